@@ -1,0 +1,53 @@
+"""What a generator costs: multiply-accumulates and parameters."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["multiply_accumulates", "parameters"]
+
+
+def multiply_accumulates(generator: keras.Model, height: int = 720, width: int = 1280) -> int:
+    """Counts the multiply-accumulates of one frame, in convolutions and matrix products.
+
+        sum over convolutions of  output elements * kernel height * kernel width * input channels / groups
+
+    Additions, activations and other element-wise work are left out, as is usual. The count is taken from the traced
+    graph, so that it is of what runs, folded or not: a kernel is counted where it is used, not how it was made.
+
+    Args:
+        generator: built, called with `(images, quantiser_map)`.
+        height: of the frame in pixels, a multiple of the generator's `size_multiple`.
+        width: likewise.
+
+    Returns:
+        Multiply-accumulates.
+
+    Raises:
+        ValueError: the size is no multiple.
+    """
+    multiple = generator.size_multiple
+    if height % multiple or width % multiple:
+        raise ValueError(f"Expected multiples of {multiple}. Received: height={height}, width={width}")
+    graph = tf.function(lambda images, quantiser_map: generator((images, quantiser_map))).get_concrete_function(
+        tf.TensorSpec((1, height, width, 3)), tf.TensorSpec((1, height // 16, width // 16, 1))
+    )
+    total = 0
+    for operation in graph.graph.get_operations():
+        if operation.type in ("Conv2D", "DepthwiseConv2dNative"):
+            kernel = operation.inputs[1].shape.as_list()
+            depth = kernel[2] if operation.type == "Conv2D" else 1
+            total += int(np.prod(operation.outputs[0].shape)) * kernel[0] * kernel[1] * depth
+        elif operation.type == "Conv2DBackpropInput":
+            # The transposed convolution: its kernel is used once for every element of its input.
+            kernel = operation.inputs[1].shape.as_list()
+            total += int(np.prod(operation.inputs[2].shape)) * kernel[0] * kernel[1] * kernel[2]
+        elif operation.type == "MatMul":
+            shared = operation.inputs[0].shape[0 if operation.get_attr("transpose_a") else 1]
+            total += int(np.prod(operation.outputs[0].shape)) * int(shared)
+    return total
+
+
+def parameters(generator: keras.Model) -> int:
+    """Returns the number of trained values of a built generator."""
+    return sum(int(np.prod(weight.shape)) for weight in generator.trainable_weights)
