@@ -1,0 +1,65 @@
+"""Clips made of still photographs: smooth pans, zooms and turns with sub-pixel motion.
+
+Real uncompressed video is scarce. A photograph larger than the frame, seen through a moving window, gives clean frames
+whose encoding shows everything that an encoder does between frames.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["pan_over"]
+
+
+def pan_over(rng: np.random.Generator, photograph: Image.Image, side: int, count: int) -> NDArray[np.uint8]:
+    """Films a photograph with a moving window.
+
+    The photograph is first reduced by a random factor, which makes it sharp and free of its own compression; then the
+    window moves, zooms and turns along a straight line in the space of its parameters, slowing down and speeding up.
+    A third of the clips get sensor noise, the same strength in every frame.
+
+    Args:
+        rng: source of every choice.
+        photograph: RGB; its shorter side at least `side`.
+        side: of the square frames, in pixels.
+        count: number of frames.
+
+    Returns:
+        uint8 RGB `(count, side, side, 3)`.
+
+    Raises:
+        ValueError: the photograph is too small.
+    """
+    shortest = min(photograph.size)
+    if shortest < side:
+        raise ValueError(f"Expected a photograph of at least {side} pixels. Received: size={photograph.size}")
+    # Some room is left for the motion where the photograph has it.
+    largest_factor = max(1.0, min(3.0, shortest / (side * 1.15)))
+    factor = float(rng.uniform(1.0, largest_factor))
+    size = (round(photograph.width / factor), round(photograph.height / factor))
+    reduced = photograph.resize(size, Image.Resampling.LANCZOS) if factor > 1.0 else photograph
+
+    speed = float(np.exp(rng.uniform(np.log(0.1), np.log(6.0))))
+    direction = rng.uniform(0, 2 * np.pi)
+    progress = np.cumsum(1.0 + 0.5 * np.sin(np.linspace(0, rng.uniform(1, 6), count) + rng.uniform(0, 6)))
+    progress -= progress[count // 2]
+    zoom_rate = rng.normal(0, 0.002) if rng.random() < 0.5 else 0.0
+    turn_rate = rng.normal(0, 0.002) if rng.random() < 0.4 else 0.0
+    half = side / 2
+    room = np.maximum(np.array(reduced.size) / 2 - half, 0.0)
+    centre = np.array(reduced.size) / 2 + rng.uniform(-1, 1, 2) * room
+
+    frames = np.empty((count, side, side, 3), np.uint8)
+    for index, moved in enumerate(progress):
+        scale, angle = np.exp(zoom_rate * moved), turn_rate * moved
+        cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
+        x, y = centre + speed * moved * np.array((np.cos(direction), np.sin(direction)))
+        # The window stays inside: a border of nothing would be all that the encoder has to look at.
+        x = float(np.clip(x, half, max(half, reduced.width - half)))
+        y = float(np.clip(y, half, max(half, reduced.height - half)))
+        affine = (cosine, -sine, x - half * (cosine - sine), sine, cosine, y - half * (sine + cosine))
+        frames[index] = reduced.transform((side, side), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
+    if rng.random() < 0.33:
+        noise = rng.normal(0, rng.uniform(0.5, 2.5), frames.shape)
+        frames = np.clip(np.round(frames + noise), 0, 255).astype(np.uint8)
+    return frames
