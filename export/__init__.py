@@ -1,0 +1,1 @@
+"""Artefacts for deployment, made from a run: `python -m export.tflite`. Run from a checkout."""

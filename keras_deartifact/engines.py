@@ -1,0 +1,190 @@
+"""Engines: `load(path)` gives a `Restorer` for a model file, whatever runs it.
+
+A `Restorer` is a function `(frames, quantiser_map) -> frames`:
+
+- frames uint8 `(n, height, width, 3)` RGB, or float32 of the same shape in `[0, 1]`; the result has the same shape and
+  dtype, uint8 rounded and clipped, float32 as the network gives it;
+- quantiser_map float32 `(n, height / 16, width / 16)` log2 steps, or None for `quantiser.DEFAULT_LOG2_STEP`;
+- height and width are multiples of 16: padding and tiling are the caller's (`restore.py`).
+
+Each engine imports its runtime when it is first used.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_deartifact import image, quantiser
+
+__all__ = ["DEFAULT_MODEL", "ENGINES", "Restorer", "card", "load", "pretrained_models", "pretrained_path"]
+
+DEFAULT_MODEL = "shuffle_nano"
+_PRETRAINED = resources.files("keras_deartifact") / "pretrained"
+
+Network = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
+
+
+class Restorer(Protocol):
+    """See the module."""
+
+    def __call__(self, frames: NDArray[Any], quantiser_map: NDArray[np.float32] | None = None) -> NDArray[Any]:
+        """Restores frames."""
+
+
+def pretrained_models() -> list[str]:
+    """Returns the names of the models that ship with the package, sorted."""
+    return sorted(entry.name.removesuffix(".json") for entry in _PRETRAINED.iterdir() if entry.name.endswith(".json"))
+
+
+def pretrained_path(name: str) -> Path:
+    """Returns the file of a model that ships with the package.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    if name not in pretrained_models():
+        raise ValueError(f"Expected a model file or one of {pretrained_models()}. Received: model={name!r}")
+    return Path(str(_PRETRAINED / f"{name}.tflite"))
+
+
+def card(name: str) -> dict[str, Any]:
+    """Returns the card of a model that ships: what it is, how it was trained, its measured numbers.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    values: dict[str, Any] = json.loads(pretrained_path(name).with_suffix(".json").read_text("utf-8"))
+    return values
+
+
+def _litert(path: Path, threads: int) -> Network:
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} is no LiteRT model that can be loaded: {error}") from error
+    inputs = {entry["name"].split(":")[0]: entry["index"] for entry in interpreter.get_input_details()}
+    images_index = next((index for name, index in inputs.items() if name.endswith("images")), None)
+    map_index = next((index for name, index in inputs.items() if name.endswith("quantiser_map")), None)
+    if images_index is None or map_index is None:
+        raise ValueError(f"Expected the inputs 'images' and 'quantiser_map' in {path}. Received: {sorted(inputs)}")
+    output_index = interpreter.get_output_details()[0]["index"]
+    allocated: list[tuple[int, ...]] = []
+
+    def run(images: NDArray[np.float32], quantiser_map: NDArray[np.float32]) -> NDArray[np.float32]:
+        if allocated != [images.shape]:
+            interpreter.resize_tensor_input(images_index, images.shape)
+            interpreter.resize_tensor_input(map_index, quantiser_map.shape)
+            interpreter.allocate_tensors()
+            allocated[:] = [images.shape]
+        interpreter.set_tensor(images_index, images)
+        interpreter.set_tensor(map_index, quantiser_map)
+        interpreter.invoke()
+        result: NDArray[np.float32] = interpreter.get_tensor(output_index)
+        return result
+
+    return run
+
+
+def _onnx(path: Path, threads: int) -> Network:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(images: NDArray[np.float32], quantiser_map: NDArray[np.float32]) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = session.run(None, {"images": images, "quantiser_map": quantiser_map})[0]
+        return result
+
+    return run
+
+
+def _keras(path: Path, threads: int) -> Network:
+    del threads  # TensorFlow takes its number of threads for the whole process.
+    import keras
+
+    from keras_deartifact import models  # noqa: F401  (registers the generators)
+
+    generator = keras.models.load_model(path, compile=False, safe_mode=True)
+
+    def run(images: NDArray[np.float32], quantiser_map: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(generator((images, quantiser_map), training=False), np.float32)
+
+    return run
+
+
+def _saved_model(path: Path, threads: int) -> Network:
+    del threads  # TensorFlow takes its number of threads for the whole process.
+    import tensorflow as tf
+
+    module = tf.saved_model.load(str(path))
+
+    def run(images: NDArray[np.float32], quantiser_map: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(module.serve(tf.constant(images), tf.constant(quantiser_map)), np.float32)
+
+    return run
+
+
+ENGINES: dict[str, Callable[[Path, int], Network]] = {
+    "litert": _litert,
+    "onnx": _onnx,
+    "keras": _keras,
+    "saved_model": _saved_model,
+}
+_ENGINE_OF_SUFFIX = {".tflite": "litert", ".onnx": "onnx", ".keras": "keras", "": "saved_model"}
+
+
+def load(model: str | os.PathLike[str] = DEFAULT_MODEL, engine: str = "auto", threads: int | None = None) -> Restorer:
+    """Loads a model.
+
+    Args:
+        model: name of a model that ships (`pretrained_models()`), or a .tflite, .onnx or .keras file, or the folder of
+            a SavedModel.
+        engine: key of `ENGINES`, or "auto" for the one that the file's name calls for.
+        threads: of the engine; one for each processor by default.
+
+    Returns:
+        A `Restorer`, see the module.
+
+    Raises:
+        ValueError: no such model or engine, or the file is not a model that the engine can load.
+    """
+    path = Path(model)
+    if not path.exists():
+        if path.suffix or len(path.parts) > 1:
+            raise ValueError(f"There is no model file {path}.")
+        path = pretrained_path(str(model))
+    if engine == "auto":
+        engine = _ENGINE_OF_SUFFIX.get(path.suffix, "")
+        if not engine:
+            known = ", ".join(suffix for suffix in _ENGINE_OF_SUFFIX if suffix)
+            raise ValueError(f"Expected a model file of {known} or a SavedModel's folder. Received: model={path}")
+    if engine not in ENGINES:
+        raise ValueError(f"Expected an engine of {['auto', *ENGINES]}. Received: engine={engine!r}")
+    try:
+        network = ENGINES[engine](path, threads or os.cpu_count() or 1)
+    except ImportError as error:
+        raise ValueError(
+            f"The engine {engine!r} needs a package that is not installed ({error.name}): "
+            "pip install 'keras_deartifact[train]'"
+        ) from error
+
+    def restore(frames: NDArray[Any], quantiser_map: NDArray[np.float32] | None = None) -> NDArray[Any]:
+        count, height, width = frames.shape[:3]
+        if height % quantiser.BLOCK or width % quantiser.BLOCK:
+            raise ValueError(f"Expected sides that divide by {quantiser.BLOCK}. Received: shape={frames.shape}")
+        if quantiser_map is None:
+            quantiser_map = np.broadcast_to(quantiser.constant_map(height, width), (count, height // 16, width // 16))
+        images = image.to_float(frames) if frames.dtype == np.uint8 else frames
+        restored = network(images, np.ascontiguousarray(quantiser_map[..., None], np.float32))
+        return image.to_uint8(restored) if frames.dtype == np.uint8 else restored
+
+    return restore
