@@ -69,7 +69,7 @@ CONFIGS: dict[str, TrainConfig] = {
         validation_images=1,
     ),
     "shuffle_pico": TrainConfig("shuffle_pico", still_batch=8, video_batch=12),
-    "shuffle_nano": TrainConfig("shuffle_nano", still_batch=8, video_batch=12, steps=105_000),
+    "shuffle_nano": TrainConfig("shuffle_nano", still_batch=8, video_batch=12, steps=92_000),
     "shuffle_small": TrainConfig("shuffle_small", still_batch=8, video_batch=12, learning_rate=1e-3),
     "shuffle_nano_stills": TrainConfig("shuffle_nano"),
 }

@@ -60,7 +60,11 @@ def make_datasets(
         return inputs, original, tf.clip_by_value(2.0 ** (config.step_weight_power * finer), 0.25, 8.0)
 
     held_out = data.epochs(data.mix(validation), _VALIDATION_BATCHES).take(_VALIDATION_BATCHES)
-    return data.epochs(data.mix(training), config.steps_per_epoch, first_epoch).map(weigh), held_out.map(weigh).cache()
+    # Repeated: where Keras has to find the end by itself, it counts a batch that is not there.
+    return (
+        data.epochs(data.mix(training), config.steps_per_epoch, first_epoch).map(weigh),
+        held_out.map(weigh).cache().repeat(),
+    )
 
 
 def make_model(config: TrainConfig) -> keras.Model:
@@ -109,21 +113,22 @@ def train(config: TrainConfig, folders: list[str], video: str | None, run: Path)
         model = open_run(run, config)
     first_epoch = int(model.optimizer.iterations.numpy()) // config.steps_per_epoch
     training, validation = make_datasets(config, folders, video, first_epoch)
-    compressed = [float(np.mean(psnr(original, inputs[0]))) for inputs, original, _ in validation]
+    held_out = list(validation.take(_VALIDATION_BATCHES))
+    compressed = [float(np.mean(psnr(original, inputs[0]))) for inputs, original, _ in held_out]
     logging.info("validation before restoring: %.3f dB", np.mean(compressed))
-    batch = next(iter(validation))
     model.fit(
         training,
         epochs=-(-config.steps // config.steps_per_epoch),
         initial_epoch=first_epoch,
         steps_per_epoch=config.steps_per_epoch,
         validation_data=validation,
+        validation_steps=_VALIDATION_BATCHES,
         verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
             callbacks.Checkpoint(run),
             keras.callbacks.SwapEMAWeights(),
             keras.callbacks.TensorBoard(run / "logs", profile_batch=0),
-            callbacks.Triplets(run / "logs", batch[:2]),
+            callbacks.Triplets(run / "logs", held_out[0][:2]),
         ],
     )
     return model

@@ -1,0 +1,183 @@
+"""Measures what a model gains over the compressed input, beside a classical filter in the same run.
+
+    python -m training.evaluate --model=shuffle_nano --stills=DIR --videos=DIR --json=FILE
+
+Stills: every picture below `--stills`, compressed by Pillow (4:2:0, its default decoding), restored as
+`deartifact restore` does; PSNR over RGB, PSNR and SSIM over luma (full range). Videos: the first frames of every clip
+below `--videos` (lossless, 8 bit), encoded into a real file and restored as `deartifact restore` does, but written
+without loss; PSNR over the luma plane. Figures are means over pictures or clips of each one's gain; a clip's PSNR is
+the mean over its frames. The filter gets the strength that is best for each row, which favours it.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+from numpy.typing import NDArray
+from PIL import Image
+
+from keras_deartifact import data, engines, metrics, restore, stills, video
+from keras_deartifact.metrics.psnr import decibels, mean_squared_error
+from training import baselines
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", engines.DEFAULT_MODEL, "A shipped model's name or a model file.")
+flags.DEFINE_string("stills", None, "Folder of clean pictures.")
+flags.DEFINE_string("videos", None, "Folder of lossless clips.")
+flags.DEFINE_list("qualities", ["10", "20", "30", "40", "90"], "JPEG qualities.")
+flags.DEFINE_string(
+    "filter", "spp", f"Classical filter to compare with, of {sorted(baselines.FILTERS)}, or '' for none."
+)
+flags.DEFINE_integer("frames", 20, "Frames of a clip.", lower_bound=1)
+flags.DEFINE_string("json", None, "File for the figures.")
+
+Figures = dict[str, float]
+
+# Label -> the encoder and its options.
+VIDEO_SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
+    "x264 CRF 28": ("libx264", {"crf": "28"}),
+    "x264 CRF 34": ("libx264", {"crf": "34"}),
+    "x264 CRF 40": ("libx264", {"crf": "40"}),
+    "x265 CRF 34": ("libx265", {"crf": "34"}),
+    "MPEG-4 q 12": ("mpeg4", {"qmin": "12", "qmax": "12"}),
+    "MPEG-2 q 12": ("mpeg2video", {"qmin": "12", "qmax": "12"}),
+}
+
+
+def evaluate_stills(restorer: engines.Restorer, folder: str, qualities: list[int], chain: str | None) -> list[Figures]:
+    """Returns a row of figures for every JPEG quality."""
+    files = data.image_files(folder)
+    binary = baselines.ffmpeg()
+    strengths = [name for name in baselines.FILTERS.get(chain or "", ()) if binary and not name.endswith("qp=0")]
+    rows = []
+    for quality in qualities:
+        figures: dict[str, list[float]] = {}
+        by_strength: dict[str, list[Figures]] = {name: [] for name in strengths}
+        for file in files:
+            original = stills.read(file).pixels
+            with tempfile.TemporaryDirectory() as scratch:
+                jpeg, png = Path(scratch) / "compressed.jpg", Path(scratch) / "restored.png"
+                Image.fromarray(original).save(jpeg, quality=quality, subsampling=2)
+                restore.restore_image(restorer, jpeg, png)
+                before = _still_figures(original, stills.read(jpeg).pixels)
+                after = _still_figures(original, stills.read(png).pixels)
+                for name, value in before.items():
+                    figures.setdefault(f"input {name}", []).append(value)
+                    figures.setdefault(f"gain {name}", []).append(after[name] - value)
+                for strength in strengths:
+                    filtered = baselines.filtered_rgb(str(binary), jpeg, strength, original.shape[:2])
+                    after = _still_figures(original, filtered)
+                    by_strength[strength].append({name: after[name] - value for name, value in before.items()})
+        row = {"quality": float(quality), "pictures": float(len(files))}
+        row |= {name: float(np.mean(values)) for name, values in figures.items()}
+        means = [
+            {name: float(np.mean([g[name] for g in gains])) for name in gains[0]} for gains in by_strength.values()
+        ]
+        if means:
+            best = max(means, key=lambda mean: mean["psnr"])
+            row |= {f"{chain} gain {name}": best[name] for name in ("psnr", "psnr_y")}
+        rows.append(row)
+    return rows
+
+
+def _still_figures(original: NDArray[np.uint8], restored: NDArray[np.uint8]) -> Figures:
+    return {name: float(metrics.METRICS[name](original, restored)) for name in ("psnr", "psnr_y", "ssim")}
+
+
+def evaluate_videos(restorer: engines.Restorer, folder: str, count: int, chain: str | None) -> list[dict[str, Any]]:
+    """Returns a row of figures for every entry of `VIDEO_SETTINGS`."""
+    clips = sorted(path for path in Path(folder).iterdir() if path.suffix in (".mkv", ".mp4", ".y4m"))
+    if not clips:
+        raise ValueError(f"Expected lossless clips in {folder}, found none.")
+    binary = baselines.ffmpeg()
+    strengths = baselines.FILTERS.get(chain or "", ()) if binary else ()
+    rows: list[dict[str, Any]] = []
+    for label, (codec, options) in VIDEO_SETTINGS.items():
+        inputs, gains = [], []
+        by_strength: dict[str, list[float]] = {name: [] for name in strengths}
+        for clip in clips:
+            with tempfile.TemporaryDirectory() as scratch:
+                compressed, restored = Path(scratch) / "compressed.mkv", Path(scratch) / "restored.mkv"
+                originals = _encode(clip, compressed, codec, options, count)
+                restore.restore_video(restorer, compressed, restored, codec="ffv1")
+                inputs.append(_psnr(originals, _luma_planes(compressed)))
+                gains.append(_psnr(originals, _luma_planes(restored)) - inputs[-1])
+                for strength in strengths:
+                    planes = baselines.filtered_luma(str(binary), compressed, strength, originals[0].shape)
+                    by_strength[strength].append(_psnr(originals, planes) - inputs[-1])
+        row = {"setting": label, "clips": len(clips), "input psnr_y": float(np.mean(inputs))}
+        row |= {"gain psnr_y": float(np.mean(gains)), "gain of the worst clip": min(gains)}
+        if strengths:
+            row[f"{chain} gain psnr_y"] = max(float(np.mean(values)) for values in by_strength.values())
+        rows.append(row)
+    return rows
+
+
+def _encode(clip: Path, target: Path, codec: str, options: dict[str, str], count: int) -> list[NDArray[np.uint8]]:
+    """Encodes the first `count` frames of a clip and returns their luma planes."""
+    planes = []
+    with video.VideoWriter(target, clip, codec=codec, preset="medium", options=options) as writer:
+        for _, frame in zip(range(count), video.read_frames(clip, quantisers=False), strict=False):
+            planes.append(_luma(frame.image))
+            writer.write(frame.image)
+    return planes
+
+
+def _luma(frame: Any) -> NDArray[np.uint8]:
+    plane = frame.planes[0]
+    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width].copy()
+
+
+def _luma_planes(file: Path) -> Iterator[NDArray[np.uint8]]:
+    return (_luma(frame.image) for frame in video.read_frames(file, quantisers=False))
+
+
+def _psnr(originals: list[NDArray[np.uint8]], planes: Iterable[NDArray[np.uint8]]) -> float:
+    return float(np.mean([decibels(mean_squared_error(*pair)) for pair in zip(originals, planes, strict=True)]))
+
+
+def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    names = list(rows[0])
+    yield "| " + " | ".join(names) + " |"
+    yield "|" + "---|" * len(names)
+    for row in rows:
+        cells: list[str] = []
+        for name in names:
+            value = row.get(name, "")
+            form: Callable[[Any], str] = str
+            if isinstance(value, float):
+                decimals = 0 if name in ("quality", "pictures", "clips") else 4 if "ssim" in name else 2
+                form = (f"{{:+.{decimals}f}}" if "gain" in name else f"{{:.{decimals}f}}").format
+            cells.append(form(value))
+        yield "| " + " | ".join(cells) + " |"
+
+
+def main(argv: list[str]) -> None:
+    """Prints the tables that the flags ask for."""
+    del argv
+    if not (FLAGS.stills or FLAGS.videos):
+        raise app.UsageError("Give --stills, --videos or both.")
+    figures: dict[str, Any] = {"model": FLAGS.model, "filter": FLAGS.filter if baselines.ffmpeg() else ""}
+    if FLAGS.filter and not baselines.ffmpeg():
+        print("no classical filter: imageio-ffmpeg is not installed")
+    try:
+        restorer = engines.load(FLAGS.model)
+        if FLAGS.stills:
+            qualities = [int(quality) for quality in FLAGS.qualities]
+            figures["stills"] = evaluate_stills(restorer, FLAGS.stills, qualities, FLAGS.filter)
+            print(*_table(figures["stills"]), "", sep="\n")
+        if FLAGS.videos:
+            figures["videos"] = evaluate_videos(restorer, FLAGS.videos, FLAGS.frames, FLAGS.filter)
+            print(*_table(figures["videos"]), sep="\n")
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
+    if FLAGS.json:
+        Path(FLAGS.json).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)
