@@ -405,15 +405,19 @@ def _encoder_context(encoder: str, image: av.VideoFrame, frame_rate: Fraction) -
 
 def _encode(context: av.VideoCodecContext, images: Sequence[av.VideoFrame]) -> list[_Packet]:
     packets: list[_Packet] = []
+    # Noted beforehand: PyAV 19 crashes when a context is looked at that could not be opened.
+    received = (
+        f"width={context.width}, height={context.height}, frame_rate={context.framerate}, options={context.options}"
+    )
+    name, time_base = context.name, context.time_base
     try:
         for pts, image in enumerate(images):
-            image.pts, image.time_base = pts, context.time_base
+            image.pts, image.time_base = pts, time_base
             packets += context.encode(image)
         return packets + context.encode(None)
     except av.FFmpegError as error:
         raise ValueError(
-            f"Expected a size, frame rate and knobs that the encoder '{context.name}' accepts. Received: "
-            f"width={context.width}, height={context.height}, frame_rate={context.framerate}, options={context.options}"
+            f"Expected a size, frame rate and knobs that the encoder '{name}' accepts. Received: {received}"
         ) from error
 
 
