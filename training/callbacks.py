@@ -44,12 +44,14 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         del logs, epoch
         replace_file(self.run / "checkpoint.keras", self.model.save)
-        with_averaged_weights(
-            self.model,
-            lambda: replace_file(
-                self.run / "generator.keras", lambda path: self.model.save(path, include_optimizer=False)
-            ),
-        )
+        with_averaged_weights(self.model, lambda: replace_file(self.run / "generator.keras", self._save_generator))
+
+    def _save_generator(self, path: Path) -> None:
+        # A `.keras` file always holds the optimizer of a compiled model; a copy is not compiled.
+        generator = type(self.model).from_config(self.model.get_config())
+        generator.build_from_config(self.model.get_build_config())
+        generator.set_weights(self.model.get_weights())
+        generator.save(path)
 
 
 class Triplets(keras.callbacks.Callback):

@@ -9,6 +9,7 @@ without loss; PSNR over the luma plane. Figures are means over pictures or clips
 the mean over its frames. The filter gets the strength that is best for each row, which favours it.
 """
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -161,11 +162,13 @@ def main(argv: list[str]) -> None:
     del argv
     if not (FLAGS.stills or FLAGS.videos):
         raise app.UsageError("Give --stills, --videos or both.")
-    figures: dict[str, Any] = {"model": FLAGS.model, "filter": FLAGS.filter if baselines.ffmpeg() else ""}
+    figures: dict[str, Any] = {"filter": FLAGS.filter if baselines.ffmpeg() else ""}
     if FLAGS.filter and not baselines.ffmpeg():
         print("no classical filter: imageio-ffmpeg is not installed")
     try:
         restorer = engines.load(FLAGS.model)
+        file = Path(FLAGS.model) if Path(FLAGS.model).is_file() else engines.pretrained_path(FLAGS.model)
+        figures["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
         if FLAGS.stills:
             qualities = [int(quality) for quality in FLAGS.qualities]
             figures["stills"] = evaluate_stills(restorer, FLAGS.stills, qualities, FLAGS.filter)

@@ -51,12 +51,15 @@ def pan_over(rng: np.random.Generator, photograph: Image.Image, side: int, count
 
     frames = np.empty((count, side, side, 3), np.uint8)
     for index, moved in enumerate(progress):
-        scale, angle = np.exp(zoom_rate * moved), turn_rate * moved
+        angle = turn_rate * moved
+        # The window stays inside, its corners too: a border of nothing would be all that the encoder has to look at.
+        corner = half * (abs(np.cos(angle)) + abs(np.sin(angle)))
+        scale = min(np.exp(zoom_rate * moved), min(reduced.size) / 2 / corner)
+        reach = scale * corner
         cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
         x, y = centre + speed * moved * np.array((np.cos(direction), np.sin(direction)))
-        # The window stays inside: a border of nothing would be all that the encoder has to look at.
-        x = float(np.clip(x, half, max(half, reduced.width - half)))
-        y = float(np.clip(y, half, max(half, reduced.height - half)))
+        x = float(np.clip(x, reach, max(reach, reduced.width - reach)))
+        y = float(np.clip(y, reach, max(reach, reduced.height - reach)))
         affine = (cosine, -sine, x - half * (cosine - sine), sine, cosine, y - half * (sine + cosine))
         frames[index] = reduced.transform((side, side), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
     if rng.random() < 0.33:

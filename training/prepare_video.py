@@ -9,6 +9,7 @@ into patches on the codec's 16-pixel grid, which go to TFRecord shards that `dat
 
 import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,36 +77,71 @@ def patches(
     return records
 
 
-def main(argv: list[str]) -> None:
-    """Makes the shards that the flags ask for."""
-    del argv
-    rng = np.random.default_rng(FLAGS.seed)
-    files = [path for folder in FLAGS.data for path in sorted(Path(folder).rglob("*"))]
-    clips = read_clips([path for path in files if path.suffix.lower() in _VIDEO_EXTENSIONS])
-    photographs = []
-    for folder in FLAGS.data:
+def usable_photographs(folders: Sequence[str], smallest_side: int) -> list[str]:
+    """Returns the pictures that can be opened and are no smaller; the others are named in the log."""
+    usable = []
+    for folder in folders:
         try:
-            photographs += data.image_files(folder)
+            files = data.image_files(folder)
         except ValueError:
             continue
-    if not clips and not photographs:
-        raise app.UsageError(f"There is neither a video nor a photograph below {FLAGS.data}.")
-    os.makedirs(FLAGS.out, exist_ok=True)
+        for file in files:
+            try:
+                with Image.open(file) as photograph:
+                    size = photograph.size
+                    photograph.verify()
+            except (OSError, SyntaxError) as error:
+                logging.warning("left out %s: %s", file, error)
+                continue
+            if min(size) < smallest_side:
+                logging.warning("left out %s: %d x %d pixels", file, *size)
+                continue
+            usable.append(file)
+    return usable
+
+
+def prepare(
+    folders: Sequence[str],
+    out: Path,
+    clips: int,
+    side: int = 272,
+    frames: int = 20,
+    patches_per_clip: int = 12,
+    patch: int = 128,
+    video_share: float = 0.3,
+    seed: int = 0,
+) -> None:
+    """Makes the shards; the arguments are what the flags of their names say.
+
+    Raises:
+        ValueError: a side is no multiple of 16, the patch does not fit, or there is nothing to make clips of.
+    """
+    if side % 16 or patch % 16 or patch > side - 16:
+        raise ValueError(f"Expected multiples of 16, patch <= side - 16. Received: side={side}, patch={patch}")
+    rng = np.random.default_rng(seed)
+    # A clip that is cropped between two encodes loses 16 pixels.
+    smallest_side = patch + 16
+    files = [path for folder in folders for path in sorted(Path(folder).rglob("*"))]
+    videos = read_clips([path for path in files if path.suffix.lower() in _VIDEO_EXTENSIONS])
+    videos = [clip for clip in videos if min(clip.shape[1:3]) >= smallest_side]
+    photographs = usable_photographs(folders, smallest_side)
+    if not videos and not photographs:
+        raise ValueError(f"There is no video or photograph of {smallest_side} pixels each way below {list(folders)}.")
+    os.makedirs(out, exist_ok=True)
     config = degradations.VideoConfig()
     made = 0
     for shard in itertools.count():
-        name = Path(FLAGS.out) / f"pairs-{FLAGS.seed:03d}-{shard:04d}.tfrecord"
+        name = out / f"pairs-{seed:03d}-{shard:04d}.tfrecord"
         records: list[bytes] = []
-        for _ in range(min(_CLIPS_PER_SHARD, FLAGS.clips - made)):
-            if clips and (not photographs or rng.random() < FLAGS.video_share):
-                frames = cut_clip(rng, clips[int(rng.integers(len(clips)))], FLAGS.side, FLAGS.frames)
+        for _ in range(min(_CLIPS_PER_SHARD, clips - made)):
+            if videos and (not photographs or rng.random() < video_share):
+                clip = cut_clip(rng, videos[int(rng.integers(len(videos)))], side, frames)
             else:
                 with Image.open(photographs[int(rng.integers(len(photographs)))]) as photograph:
                     rgb = photograph.convert("RGB")
-                side = min(FLAGS.side, min(rgb.size) // 16 * 16)
-                frames = motion.pan_over(rng, rgb, side, FLAGS.frames)
-            pair = degradations.degrade_clip(rng, np.ascontiguousarray(frames), config)
-            records += patches(rng, pair, FLAGS.patches, FLAGS.patch)
+                clip = motion.pan_over(rng, rgb, min(side, min(rgb.size) // 16 * 16), frames)
+            pair = degradations.degrade_clip(rng, np.ascontiguousarray(clip), config)
+            records += patches(rng, pair, patches_per_clip, patch)
             made += 1
         # The shard appears whole or not at all: training may be reading the folder already.
         temporary = name.with_suffix(".part")
@@ -113,9 +149,28 @@ def main(argv: list[str]) -> None:
             for index in rng.permutation(len(records)):
                 writer.write(records[index])
         temporary.rename(name)
-        logging.info("%s: %d of %d clips", name.name, made, FLAGS.clips)
-        if made >= FLAGS.clips:
+        logging.info("%s: %d of %d clips", name.name, made, clips)
+        if made >= clips:
             return
+
+
+def main(argv: list[str]) -> None:
+    """Makes the shards that the flags ask for."""
+    del argv
+    try:
+        prepare(
+            FLAGS.data,
+            Path(FLAGS.out),
+            FLAGS.clips,
+            FLAGS.side,
+            FLAGS.frames,
+            FLAGS.patches,
+            FLAGS.patch,
+            FLAGS.video_share,
+            FLAGS.seed,
+        )
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
 
 
 if __name__ == "__main__":

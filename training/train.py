@@ -52,6 +52,8 @@ def make_datasets(
             target.append(data.still_pairs(part, config.stills, config.still_batch, config.seed, threads))
     if config.video_batch:
         shards = data.shard_files(video or "")
+        if len(shards) < 2:
+            raise ValueError(f"Expected at least two shards, one of them to validate on, in {video}, found one.")
         for part, target in ((shards[:-1], training), (shards[-1:], validation)):
             target.append(data.video_pairs(part, config.stills.crop, config.video_batch, config.seed, threads))
 
@@ -121,6 +123,7 @@ def train(config: TrainConfig, folders: list[str], video: str | None, run: Path)
         epochs=-(-config.steps // config.steps_per_epoch),
         initial_epoch=first_epoch,
         steps_per_epoch=config.steps_per_epoch,
+        shuffle=False,
         validation_data=validation,
         validation_steps=_VALIDATION_BATCHES,
         verbose=1 if sys.stdout.isatty() else 2,

@@ -1,0 +1,64 @@
+"""Writes a shipped model's card: `python -m export.card --run=RUN --model=FILE.tflite --evaluation=FILE.json`.
+
+The card lies beside the model, with the ending .json: what the model is, how it was trained and what it measured, so
+that the numbers travel with the file that they are about.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import keras
+from absl import app, flags
+
+from keras_deartifact import complexity, models  # noqa: F401  (registers the generators)
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("run", None, "Folder of the run that the model was exported from.", required=True)
+flags.DEFINE_string("model", None, "The exported .tflite file.", required=True)
+flags.DEFINE_string("evaluation", None, "Figures of the model, from training.evaluate --json.", required=True)
+flags.DEFINE_string("description", None, "What the model is for, in a line.", required=True)
+flags.DEFINE_string("training_data", None, "What it was trained on, in a line.", required=True)
+
+
+def make_card(run: Path, model: Path, evaluation: Path, description: str, training_data: str) -> dict[str, object]:
+    """Returns the card's content as plain values.
+
+    Raises:
+        ValueError: the evaluation is of another file.
+    """
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    measured = json.loads(evaluation.read_text())
+    if measured.get("sha256") != digest:
+        raise ValueError(f"{evaluation} holds the figures of another file than {model}: evaluate this one.")
+    generator = keras.models.load_model(run / "generator.keras", compile=False)
+    state = keras.models.load_model(run / "checkpoint.keras")
+    return {
+        "name": model.stem,
+        "description": description,
+        "sha256": digest,
+        "size_bytes": model.stat().st_size,
+        "parameters": complexity.parameters(generator.fold()),
+        "multiply_accumulates_720p": complexity.multiply_accumulates(generator),
+        "training_data": training_data,
+        "steps": int(state.optimizer.iterations.numpy()),
+        "config": json.loads((run / "config.json").read_text()),
+        "measured": measured,
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Writes the card that the flags ask for."""
+    del argv
+    model = Path(FLAGS.model)
+    try:
+        card = make_card(Path(FLAGS.run), model, Path(FLAGS.evaluation), FLAGS.description, FLAGS.training_data)
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
+    target = model.with_suffix(".json")
+    target.write_text(json.dumps(card, indent=2) + "\n")
+    print(f"{target}: {card['parameters']} parameters, {card['multiply_accumulates_720p'] / 1e9:.2f} GMAC at 720p")
+
+
+if __name__ == "__main__":
+    app.run(main)
