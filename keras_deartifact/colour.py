@@ -42,6 +42,7 @@ _MATRICES = {"bt601": _BT601, "bt709": _BT709, "bt2020": _BT2020}
 _QUALITY = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
 _PLANAR = tuple(f"yuv{sampling}p{depth}" for sampling in ("420", "422", "444", "440") for depth in ("", "10le", "12le"))
+_GREY = ("gray", "gray10le", "gray12le")
 SUPPORTED = (
     *_PLANAR,
     "yuv411p",
@@ -52,9 +53,7 @@ SUPPORTED = (
     "yuvj440p",
     "yuvj411p",
     "nv12",
-    "gray",
-    "gray10le",
-    "gray12le",
+    *_GREY,
     "gbrp",
     "gbrp10le",
     "gbrp12le",
@@ -79,12 +78,16 @@ def is_full_range(frame: av.VideoFrame) -> bool:
 def to_rgb(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
     """Converts a decoded frame to full-range RGB with swscale: bicubic chroma, accurate rounding.
 
+    Grey of 8 to 12 bits goes without it, for swscale takes all grey for full range, whatever its flag.
+
     Args:
         frame: any size and pixel format that swscale reads; its own matrix and range are honoured.
 
     Returns:
         uint8 array `(height, width, 3)`, C-contiguous, writable, in `[0, 255]`.
     """
+    if frame.format.name in _GREY:
+        return _grey_to_rgb(frame)
     code = matrix(frame)
     colorspace = _SWSCALE.get(code, code)
     converted = VideoReformatter().reformat(
@@ -100,6 +103,14 @@ def to_rgb(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
     plane = converted.planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)
     return np.array(rows[:, : 3 * frame.width]).reshape(frame.height, frame.width, 3)
+
+
+def _grey_to_rgb(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
+    depth = frame.format.components[0].bits
+    codes = np.arange(2**depth)
+    scale, black = (2**depth - 1, 0) if is_full_range(frame) else (219 * 2 ** (depth - 8), 16 * 2 ** (depth - 8))
+    levels = np.clip((codes - black) * (255 / scale) + 0.5, 0, 255).astype(np.uint8)
+    return np.repeat(levels[_samples(frame, 0, (frame.height, frame.width), depth)][..., None], 3, axis=-1)
 
 
 def from_rgb(

@@ -17,6 +17,7 @@ __all__ = [
     "MINIMUM_LOG2_STEP",
     "STEP_FROM_QP",
     "constant_map",
+    "estimated_jpeg_quality",
     "jpeg_quality_log2_step",
     "jpeg_quality_table",
     "jpeg_table_log2_step",
@@ -110,19 +111,52 @@ def jpeg_quality_log2_step(quality: int) -> float:
     return jpeg_table_log2_step(jpeg_quality_table(quality))
 
 
+def estimated_jpeg_quality(table: Sequence[int] | NDArray[np.int64]) -> int:
+    """Returns the libjpeg quality whose luma table is nearest to a file's, in mean absolute log2 of the steps.
+
+    Args:
+        table: 64 positive integers, `(64,)` or `(8, 8)`, in natural order.
+
+    Returns:
+        1 to 100; the quality itself for a table that libjpeg made.
+
+    Raises:
+        ValueError: not 64 entries, or one below 1.
+    """
+    steps = np.asarray(table, np.float64)
+    if steps.size != 64 or steps.min() < 1:
+        raise ValueError(f"A JPEG quantisation table has 64 entries of at least 1. Received: table={table}")
+    log2_steps = np.log2(steps.reshape(8, 8))
+    distances = [np.abs(np.log2(jpeg_quality_table(quality)) - log2_steps).mean() for quality in range(1, 101)]
+    return int(np.argmin(distances)) + 1
+
+
 def _clip(log2_step: float) -> float:
     return min(max(log2_step, MINIMUM_LOG2_STEP), MAXIMUM_LOG2_STEP)
 
 
+def _log2_of_code(qp: FloatArray) -> FloatArray:
+    log2_steps: FloatArray = np.log2(np.maximum(qp, 1.0))
+    return log2_steps
+
+
 # ffmpeg's decoder name -> log2 of the step that the QP which ffmpeg exports stands for.
 #   H.264 (8.5.9): the step doubles every 6 QP and is 1 at QP 4.
-#   MPEG-2 (7.4.2.3) with weights of 16, MPEG-4 part 2 (7.4.4.2): twice the scale code, in an orthonormal 8x8 DCT.
-#   ffmpeg exports the doubled code for both.
+#   MPEG-2 (7.4.2.3) with weights of 16, MPEG-4 part 2 (7.4.4.2), H.263 (6.2.1) and what was made after it: twice the
+#   scale code, in an orthonormal 8x8 DCT. ffmpeg exports the doubled code for all of them.
 STEP_FROM_QP: dict[str, Callable[[FloatArray], FloatArray]] = {
     "h264": lambda qp: (qp - 4.0) / 6.0,
-    "mpeg2video": lambda qp: np.log2(np.maximum(qp, 1.0)),
-    "mpeg1video": lambda qp: np.log2(np.maximum(qp, 1.0)),
-    "mpeg4": lambda qp: np.log2(np.maximum(qp, 1.0)),
+    "mpeg2video": _log2_of_code,
+    "mpeg1video": _log2_of_code,
+    "mpeg4": _log2_of_code,
+    "h263": _log2_of_code,
+    "flv1": _log2_of_code,
+    "msmpeg4v2": _log2_of_code,
+    "msmpeg4v3": _log2_of_code,
+    "wmv1": _log2_of_code,
+    "wmv2": _log2_of_code,
+    "rv10": _log2_of_code,
+    "rv20": _log2_of_code,
 }
 
 

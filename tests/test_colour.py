@@ -116,6 +116,22 @@ def test_zero_correction_returns_the_same_codes(pix_fmt, size):
 
 
 @pytest.mark.parametrize(
+    ("pix_fmt", "black", "white"), [("gray", 16, 235), ("gray10le", 64, 940), ("gray12le", 256, 3760)]
+)
+def test_grey_range_is_honoured(pix_fmt, black, white):
+    frame = av.VideoFrame(34, 18, pix_fmt)
+    dtype = np.uint8 if pix_fmt == "gray" else "<u2"
+    codes = np.frombuffer(memoryview(frame.planes[0]), dtype)
+    for code, limited in ((black, 0), (white, 255), ((black + white) // 2, 127)):
+        codes[:] = code
+        frame.color_range = 1
+        np.testing.assert_allclose(colour.to_rgb(frame), np.full((18, 34, 3), limited), atol=1)
+        frame.color_range = 2
+        peak = 2 ** frame.format.components[0].bits - 1
+        np.testing.assert_allclose(colour.to_rgb(frame), np.full((18, 34, 3), 255 * code / peak), atol=0.5)
+
+
+@pytest.mark.parametrize(
     ("pix_fmt", "color_range", "step"),
     [
         ("yuv420p", 1, 9),  # 10 * 219 / 255 = 8.59

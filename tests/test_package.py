@@ -25,8 +25,11 @@ LAYERS = {
     "degradations": 2,
     "complexity": 2,
     "gan": 2,
+    "description": 2,
     "engines": 2,
+    "files": 1,
     "restore": 3,
+    "demo": 3,
     "data": 3,
     "cli": 4,
 }

@@ -1,0 +1,501 @@
+"""Restoring: frames, picture files and video files through a `Restorer`, whatever runs it (`engines.py`).
+
+`restore_frames` pads and tiles. `restore_image` and `restore_video` make a restored copy of a file that keeps all but
+the pixels. The copy is written under a hidden temporary name beside its target and gets its name when it is complete:
+a run that fails or is interrupted leaves nothing behind, and the source is only ever read.
+
+A video runs through three stages that overlap, each in its own thread, with short queues between them:
+
+    decode, RGB, float, quantiser map  ->  inference (the calling thread)  ->  correction, encode
+
+What the network changes, restored minus input, is added to the decoded planes (`colour.add_correction`), so that a
+network that changes nothing gives back the decoded video exactly.
+"""
+
+import contextlib
+import os
+import shlex
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from keras_deartifact import codecs, colour, files, image, quantiser, stills, video
+from keras_deartifact.engines import Restorer
+
+MARGIN = 64
+"""What a tile sees beyond what is used of its result, in pixels; the networks' receptive fields have smaller radii."""
+
+TILE = 1024
+"""Side of a tile, margins included, in pixels."""
+
+WHOLE_PIXELS = 4_000_000
+"""Up to here a picture goes through the network in one piece: 1080p and what a camera of 4 megapixels takes."""
+
+Floats = npt.NDArray[np.float32]
+Item = TypeVar("Item")
+
+# Frames between two stages. More would only hold memory: a 4K frame is 100 MB of floats, and each stage has one too.
+_QUEUE_FRAMES = 2
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How an encoder is run unless told otherwise: at a quality that takes back little of what was gained.
+
+    Attributes:
+        crf: constant rate factor in the encoder's own scale, down is better; None for one that has none.
+        crf_maximum: the scale's worst end.
+        preset: speed against size; None for one that has none.
+        presets: all that there are.
+        options: further options.
+    """
+
+    crf: float | None = None
+    crf_maximum: float = 51
+    preset: str | None = None
+    presets: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+# What the second encode takes back, on the clip of `demo`: 0.02 dB of luma where the source has CRF 40; 0.12 (H.264) or
+# 0.06 (H.265) where it has CRF 28, and 0.17 with H.264 at CRF 16. x264's "medium" makes files 5 % smaller than "faster"
+# for twice the time on cores that the network wants.
+ENCODERS: dict[str, Encoder] = {
+    "libx264": Encoder(14, preset="faster", presets=codecs.PRESETS),
+    "libx264rgb": Encoder(14, preset="faster", presets=codecs.PRESETS),
+    "libx265": Encoder(14, preset="faster", presets=codecs.PRESETS),
+    "libvpx-vp9": Encoder(10, 63, options={"deadline": "good", "cpu-used": "5", "row-mt": "1"}),
+    "libsvtav1": Encoder(10, 63, "9", tuple(map(str, range(14)))),
+    "ffv1": Encoder(options={"level": "3", "slicecrc": "1"}),
+}
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """What `restore_image` did.
+
+    Attributes:
+        width: pixels.
+        height: pixels.
+        seconds: of wall time.
+        log2_step: log2 of the luma quantiser step that the file states; None where the default stood in.
+    """
+
+    width: int
+    height: int
+    seconds: float
+    log2_step: float | None
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """What `restore_video` did.
+
+    Attributes:
+        frames: number of frames written.
+        seconds: wall time from the first decoded frame to the closed file.
+        fps: frames a second over that time.
+        inference_busy: share of that time inside the restorer, in `[0, 1]`.
+        codec: the encoder.
+        states_quantisers: whether the bitstream gave quantiser maps; otherwise the default stood in.
+        broken: why the source is incomplete, or None. Every frame that decodes was restored and written.
+        skipped: streams of the source that the target cannot hold.
+    """
+
+    frames: int
+    seconds: float
+    fps: float
+    inference_busy: float
+    codec: str
+    states_quantisers: bool
+    broken: str | None
+    skipped: tuple[str, ...]
+
+
+def restore_frames(
+    restorer: Restorer,
+    frames: npt.NDArray[Any],
+    quantiser_maps: Floats | None = None,
+    *,
+    strength: float = 1.0,
+    tile: int = TILE,
+    margin: int = MARGIN,
+    whole_pixels: int = WHOLE_PIXELS,
+) -> npt.NDArray[Any]:
+    """Restores frames of any size: pads to a multiple of 16, cuts large ones into tiles, crops back.
+
+        result = frames + strength * (restored - frames)
+
+    Args:
+        restorer: see `engines.py`; it is given float32, whatever the dtype of `frames`.
+        frames: float32 in `[0, 1]`, uint8 or uint16, `(n, height, width, 3)`, RGB.
+        quantiser_maps: float32 `(n, ceil(height / 16), ceil(width / 16))`, log2 steps; None for the default.
+        strength: 0 returns the frames, 1 what the network makes of them; finite and at least 0.
+        tile: side of a tile in pixels, margins included; a multiple of 16.
+        margin: of a tile, in pixels, at least the radius of the network's receptive field.
+        whole_pixels: frames of up to so many pixels, padding included, are not cut.
+
+    Returns:
+        An array of the shape and dtype of `frames`; integers are rounded and clipped, float32 is as the network has it.
+
+    Raises:
+        ValueError: frames or maps of another shape or dtype, `strength` out of range, or a restorer that returns
+            another shape or a number that is not finite.
+    """
+    if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise ValueError(f"expected frames of shape (n, height, width, 3). Received: frames.shape={frames.shape}")
+    if frames.dtype not in (np.float32, np.uint8, np.uint16):
+        raise ValueError(f"expected frames of dtype float32, uint8 or uint16. Received: frames.dtype={frames.dtype}")
+    _check_strength(strength)
+    count, height, width, _ = frames.shape
+    shape = (count, *quantiser.map_shape(height, width))
+    if quantiser_maps is None:
+        quantiser_maps = np.full(shape, quantiser.DEFAULT_LOG2_STEP, np.float32)
+    if quantiser_maps.shape != shape:
+        raise ValueError(f"expected quantiser maps of shape {shape}. Received: shape={quantiser_maps.shape}")
+    padded = image.pad_to_multiple(frames, image.GRID)
+    rows, columns = padded.shape[1:3]
+    if rows * columns <= whole_pixels:
+        return image.crop(_restore_piece(restorer, padded, quantiser_maps, strength), height, width)
+    result = np.empty_like(padded)
+    for each in image.tile_grid(rows, columns, tile, margin):
+        blocks = tuple(slice(side.start // image.GRID, side.stop // image.GRID) for side in each.source)
+        piece = _restore_piece(restorer, padded[:, *each.source], quantiser_maps[:, *blocks], strength)
+        result[:, *each.destination] = piece[:, *each.inner]
+    return image.crop(result, height, width)
+
+
+def _restore_piece(
+    restorer: Restorer, frames: npt.NDArray[Any], quantiser_maps: Floats, strength: float
+) -> npt.NDArray[Any]:
+    images = np.ascontiguousarray(frames) if frames.dtype == np.float32 else image.to_float(frames)
+    restored = restorer(images, np.ascontiguousarray(quantiser_maps))
+    if restored.shape != images.shape:
+        raise ValueError(f"expected a restorer that keeps the shape {images.shape}. Received: {restored.shape}")
+    if not np.isfinite(restored.sum()):
+        raise ValueError("expected a restorer that returns finite numbers. Received: NaN or infinity")
+    if strength != 1.0:
+        restored = images + np.float32(strength) * (restored - images)
+    if frames.dtype == np.uint8:
+        return image.to_uint8(restored)
+    if frames.dtype == np.uint16:
+        return image.to_uint16(restored)
+    return restored
+
+
+def restore_image(
+    restorer: Restorer,
+    source: files.StrPath,
+    target: files.StrPath,
+    *,
+    strength: float = 1.0,
+    quality: int | None = None,
+    overwrite: bool = False,
+) -> ImageReport:
+    """Writes a restored copy of a picture file, with its alpha, metadata, colour profile and bit depth.
+
+    Args:
+        restorer: see `engines.py`.
+        source: what `stills.read` reads. A JPEG's own tables say how strongly it was compressed.
+        target: what `stills.write` writes, by its extension.
+        strength: 0 keeps the pixels, 1 takes what the network makes of them.
+        quality: of a JPEG or WebP, 1 to 100; see `stills.write`.
+        overwrite: whether an existing target may be replaced.
+
+    Returns:
+        An `ImageReport`.
+
+    Raises:
+        ValueError: the source is no whole picture that can be kept, the target cannot hold it or is the source, or
+            `strength` or `quality` is out of range.
+        FileExistsError: the target exists, and `overwrite` is False.
+        OSError: the file system does not give or take it.
+    """
+    started = time.perf_counter()
+    _check_strength(strength)
+    with files.replacing(source, target, overwrite) as temporary:
+        still = stills.read(source)
+        height, width = still.pixels.shape[:2]
+        log2_step = quantiser.jpeg_table_log2_step(still.jpeg_tables[0]) if still.jpeg_tables else None
+        known = quantiser.DEFAULT_LOG2_STEP if log2_step is None else log2_step
+        maps = quantiser.constant_map(height, width, known)[None]
+        restored = restore_frames(restorer, still.pixels[None], maps, strength=strength)[0]
+        stills.write(temporary, restored, still, quality=quality)
+    return ImageReport(width, height, time.perf_counter() - started, log2_step)
+
+
+def restore_video(
+    restorer: Restorer,
+    source: files.StrPath,
+    target: files.StrPath,
+    *,
+    strength: float = 1.0,
+    codec: str | None = None,
+    crf: float | None = None,
+    preset: str | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> VideoReport:
+    """Writes a restored copy of a video file, with its timing, colour description and all other streams.
+
+    Each frame's quantiser map comes from the bitstream where ffmpeg tells it, smoothed over past frames; a frame
+    without one takes its predecessor's, and a codec without any the default.
+
+    A source that is damaged or breaks off is restored as far as it decodes, and the report says so.
+
+    Args:
+        restorer: see `engines.py`; it is called in the calling thread, with one float32 frame or one tile of it.
+        source: a video file.
+        target: the file to write; its extension gives the container.
+        strength: 0 keeps the decoded planes, 1 takes what the network makes of them.
+        codec: key of `ENCODERS`; by default the one that the container calls for (`default_codec`).
+        crf: quality in the encoder's own scale, down is better; the default is the encoder's in `ENCODERS`.
+        preset: speed against size, in the encoder's own words; the default is the encoder's in `ENCODERS`.
+        overwrite: whether an existing target may be replaced.
+        progress: called after each restored frame, in the calling thread, with the number of frames so far.
+
+    Returns:
+        A `VideoReport`.
+
+    Raises:
+        ValueError: the source is no video, has a pixel format that is not supported, or changes its size on the way;
+            no frame decodes; an unknown codec; the target cannot hold a stream or is the source; a number is out of
+            range; or the restorer returns something else than frames.
+        FileExistsError: the target exists, and `overwrite` is False.
+        OSError: the file system does not give or take it.
+    """
+    _check_strength(strength)
+    info = video.probe(source)
+    if info.pix_fmt not in colour.SUPPORTED:
+        raise ValueError(
+            f"the video must have a pixel format such as yuv420p; convert it first, for example with "
+            f"'ffmpeg -i {shlex.quote(os.fspath(source))} -c:v ffv1 -pix_fmt yuv444p -c:a copy converted.mkv'. "
+            f"Received: pix_fmt={info.pix_fmt}"
+        )
+    codec = codec or default_codec(target, info.bit_depth or 8)
+    encoder = _encoder(codec, crf, preset)
+    if codec == "libsvtav1":
+        # It writes a banner to stderr by itself, and takes its log level, 1 for errors, from the environment alone.
+        os.environ.setdefault("SVT_LOG", "1")
+    with files.replacing(source, target, overwrite) as temporary:
+        writer = video.VideoWriter(
+            temporary,
+            source,
+            codec=codec,
+            crf=encoder.crf or 0,
+            preset=encoder.preset or "",
+            options=encoder.options,
+        )
+        run = _Run(restorer, strength, progress)
+        with writer:
+            run.through(source, info.codec, writer)
+        seconds = time.perf_counter() - run.started
+    return VideoReport(
+        frames=run.frames,
+        seconds=seconds,
+        fps=run.frames / seconds,
+        inference_busy=run.busy_seconds / seconds,
+        codec=codec,
+        states_quantisers=run.states_quantisers,
+        broken=run.broken,
+        skipped=tuple(writer.skipped),
+    )
+
+
+def default_codec(target: files.StrPath, bit_depth: int = 8) -> str:
+    """The encoder for a file name: VP9 for .webm, which holds no H.264; otherwise H.264, or H.265 above 10 bits."""
+    if Path(target).suffix.lower() == ".webm":
+        return "libvpx-vp9"
+    return "libx264" if bit_depth <= 10 else "libx265"
+
+
+def _encoder(codec: str, crf: float | None, preset: str | None) -> Encoder:
+    """The entry of `ENCODERS`, with what was asked for instead of its defaults."""
+    if codec not in ENCODERS:
+        raise ValueError(f"expected a codec of {sorted(ENCODERS)}. Received: codec={codec!r}")
+    encoder = ENCODERS[codec]
+    if crf is not None and (encoder.crf is None or not 0 <= crf <= encoder.crf_maximum):
+        expected = "no crf" if encoder.crf is None else f"a crf of 0 to {encoder.crf_maximum:g}"
+        raise ValueError(f"expected {expected} for {codec}. Received: crf={crf:g}")
+    # x264 itself would tell of an unknown one, on stderr.
+    if preset is not None and preset not in encoder.presets:
+        expected = f"a preset of {', '.join(encoder.presets)}" if encoder.presets else "no preset"
+        raise ValueError(f"expected {expected} for {codec}. Received: preset={preset!r}")
+    return replace(encoder, crf=encoder.crf if crf is None else crf, preset=preset or encoder.preset)
+
+
+class _Decoded(NamedTuple):
+    """A frame on its way to the network: `images` float32 `(1, rows, columns, 3)`, padded to a multiple of 16."""
+
+    frame: av.VideoFrame
+    images: Floats
+    quantiser_map: Floats
+
+
+class _Restored(NamedTuple):
+    """A frame on its way to the encoder; both arrays float32 `(1, rows, columns, 3)`, padded."""
+
+    frame: av.VideoFrame
+    images: Floats
+    restored: Floats
+
+
+class _Stopped(Exception):
+    """Another stage failed."""
+
+
+class _Queue(Generic[Item]):
+    """A bounded queue between two threads that ends with `close`, and that `stop` makes both of them leave at once."""
+
+    def __init__(self, size: int) -> None:
+        self._items: deque[Item] = deque()
+        self._size = size
+        self._changed = threading.Condition()
+        self._closed = False
+        self._stopped = False
+
+    def put(self, item: Item) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or len(self._items) < self._size)
+            if self._stopped:
+                raise _Stopped
+            self._items.append(item)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    def __iter__(self) -> Iterator[Item]:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or self._closed or bool(self._items))
+                if self._stopped:
+                    raise _Stopped
+                if not self._items:
+                    return
+                item = self._items.popleft()
+                self._changed.notify_all()
+            yield item
+
+
+class _Run:
+    """One video's way through the three stages, and what is counted on it."""
+
+    def __init__(self, restorer: Restorer, strength: float, progress: Callable[[int], None] | None) -> None:
+        self.frames = 0
+        self.started = time.perf_counter()
+        self.busy_seconds = 0.0
+        self.states_quantisers = False
+        self.broken: str | None = None
+        self._restorer = restorer
+        self._strength = strength
+        self._progress = progress
+        self._decoded: _Queue[_Decoded] = _Queue(_QUEUE_FRAMES)
+        self._restored: _Queue[_Restored] = _Queue(_QUEUE_FRAMES)
+
+    def through(self, source: files.StrPath, codec: str, writer: video.VideoWriter) -> None:
+        """Runs all stages to their end; the first exception of any of them stops the others and is raised here."""
+        with ThreadPoolExecutor(2, "deartifact") as pool:
+            try:
+                workers = [
+                    pool.submit(self._guarded, lambda: self._decode(source, codec)),
+                    pool.submit(self._guarded, lambda: self._encode(writer)),
+                ]
+                try:
+                    for item in self._decoded:
+                        restored = restore_frames(self._timed, item.images, item.quantiser_map[None])
+                        self._restored.put(_Restored(item.frame, item.images, restored))
+                        self.frames += 1
+                        if self._progress is not None:
+                            self._progress(self.frames)
+                    self._restored.close()
+                except _Stopped:
+                    pass
+                for worker in workers:
+                    worker.result()
+            finally:
+                self._stop()
+
+    def _stop(self) -> None:
+        self._decoded.stop()
+        self._restored.stop()
+
+    def _guarded(self, stage: Callable[[], None]) -> None:
+        try:
+            stage()
+        except _Stopped:
+            pass
+        except BaseException:
+            self._stop()
+            raise
+
+    def _timed(self, frames: npt.NDArray[Any], quantiser_map: Floats | None = None) -> npt.NDArray[Any]:
+        started = time.perf_counter()
+        restored = self._restorer(frames, quantiser_map)
+        self.busy_seconds += time.perf_counter() - started
+        return restored
+
+    def _decode(self, source: files.StrPath, codec: str) -> None:
+        count = 0
+        frames = cast(Generator[video.Frame, None, None], video.read_frames(source))
+        try:
+            with contextlib.closing(frames):
+                for frame, quantiser_map in self._mapped(frames, codec):
+                    if count == 0:
+                        self.started = time.perf_counter()
+                    count += 1
+                    rgb = image.pad_to_multiple(colour.to_rgb(frame), image.GRID)
+                    self._decoded.put(_Decoded(frame, image.to_float(rgb)[None], quantiser_map))
+        except video.BrokenVideoError as error:
+            if count == 0:
+                raise
+            self.broken = str(error)
+        self._decoded.close()
+
+    def _mapped(self, frames: Iterator[video.Frame], codec: str) -> Iterator[tuple[av.VideoFrame, Floats]]:
+        """Yields every frame with its map, smoothed in time."""
+        current: list[av.VideoFrame] = []
+
+        def maps() -> Iterator[Floats]:
+            latest: Floats | None = None
+            for frame in frames:
+                current[:] = [frame.image]
+                shape = quantiser.map_shape(frame.image.height, frame.image.width)
+                if frame.qp is not None and codec in quantiser.STEP_FROM_QP:
+                    latest = quantiser.log2_step_from_qp(frame.qp, codec)
+                    self.states_quantisers = True
+                if latest is None or latest.shape != shape:
+                    latest = quantiser.constant_map(frame.image.height, frame.image.width)
+                yield latest
+
+        for smoothed in quantiser.smooth_in_time(maps()):
+            yield current[0], smoothed
+
+    def _encode(self, writer: video.VideoWriter) -> None:
+        for item in self._restored:
+            correction = (item.restored - item.images)[0, : item.frame.height, : item.frame.width]
+            if self._strength != 1.0:
+                correction *= np.float32(self._strength)
+            writer.write(colour.add_correction(item.frame, correction))
+
+
+def _check_strength(strength: float) -> None:
+    if not 0.0 <= strength < float("inf"):
+        raise ValueError(f"expected a strength of at least 0. Received: strength={strength}")

@@ -1,0 +1,441 @@
+import importlib.resources
+import itertools
+import json
+import os
+import resource
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_deartifact import cli, demo, engines, stills, video
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = importlib.resources.files("keras_deartifact") / "pretrained" / f"{engines.DEFAULT_MODEL}.tflite"
+
+needs_shipped_model = pytest.mark.skipif(not SHIPPED.is_file(), reason=f"needs the model {engines.DEFAULT_MODEL}")
+
+
+def identity(frames, quantiser_map=None):
+    return frames
+
+
+@pytest.fixture
+def restorer(monkeypatch):
+    """Puts a restorer in the place of whatever model is asked for."""
+
+    def use(function):
+        monkeypatch.setattr(engines, "load", lambda *arguments: function)
+
+    use(identity)
+    return use
+
+
+@pytest.fixture
+def run(capfd):
+    def call(*argv):
+        code = cli.main([str(each) for each in argv])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+def picture(path, photo, **options):
+    Image.fromarray(photo(40, 48)).save(path, **options)
+    return path
+
+
+def clip(path, codec="libx264", pix_fmt="yuv420p", count=8, options=None):
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(40, 216, (8, 12, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
+        for index in range(count):
+            moved = np.ascontiguousarray(np.roll(blocks, 2 * index, 1))
+            frame = av.VideoFrame.from_ndarray(moved, format="rgb24")
+            frame.time_base, frame.pts = Fraction(1, 25), index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def cut(path, source, share):
+    path.write_bytes(source.read_bytes()[: int(source.stat().st_size * share)])
+    source.unlink()
+    return path
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def assert_one_line(err, start="deartifact: error: "):
+    assert err.startswith(start)
+    assert err.count("\n") == 1 and err.endswith("\n")
+    assert "Traceback" not in err
+
+
+# The parser.
+
+
+def test_help_is_light():
+    code = (
+        "import sys; from keras_deartifact import cli; code = cli.main(['--help']); print(*sys.modules); sys.exit(code)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    loaded = {name.split(".")[0] for name in result.stdout.splitlines()[-1].split()}
+    assert not loaded & {"tensorflow", "keras", "av", "numpy", "PIL", "ai_edge_litert", "tqdm"}
+    assert "restore" in result.stdout and "Exit code" in result.stdout
+
+
+def test_restoring_needs_no_tensorflow(tmp_path, photo):
+    picture(tmp_path / "a.jpg", photo)
+    code = (
+        "import sys; from keras_deartifact import cli, engines; engines.load = lambda *_: lambda frames, maps: frames;"
+        "assert cli.main(['restore', 'a.jpg', '-o', 'b.png']) == 0; print(*sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert not {name.split(".")[0] for name in result.stdout.split()} & {"tensorflow", "keras"}
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["nothing"],
+        ["restore", "a.jpg"],
+        ["restore", "a.jpg", "-o", "b.jpg", "--strength", "2.5"],
+        ["restore", "a.jpg", "-o", "b.jpg", "--strength", "nan"],
+        ["restore", "a.jpg", "-o", "b.jpg", "--threads", "0"],
+        ["restore", "a.jpg", "-o", "b.jpg", "--engine", "steam"],
+    ],
+)
+def test_wrong_arguments_are_one_line(run, argv):
+    code, out, err = run(*argv)
+    assert code == 2 and out == ""
+    assert_one_line(err)
+    assert "--help" in err
+
+
+def test_version(run):
+    assert run("--version")[:2] == (0, f"deartifact {cli.__version__}\n")
+
+
+# Restoring.
+
+
+def test_a_picture(tmp_path, run, restorer, photo):
+    source = picture(tmp_path / "a.jpg", photo, quality=30)
+    code, out, err = run("restore", source, "-o", tmp_path / "b.png")
+    assert (code, err) == (0, "")
+    assert out.count("\n") == 1 and "b.png: 48x40" in out
+    np.testing.assert_array_equal(stills.read(tmp_path / "b.png").pixels, stills.read(source).pixels)
+
+
+def test_a_video(tmp_path, run, restorer):
+    source = clip(tmp_path / "a.mp4")
+    code, out, err = run("restore", source, "-o", tmp_path / "b.mkv", "--codec", "libx264", "--crf", "10")
+    assert (code, err) == (0, "")
+    assert out.count("\n") == 1 and "b.mkv: 8 frames" in out and "inference busy" in out and "libx264" in out
+
+
+def test_into_a_folder(tmp_path, run, restorer, photo):
+    source = picture(tmp_path / "a.bmp", photo)
+    assert run("restore", source, "-o", f"{tmp_path / 'new'}/")[0] == 0
+    assert names(tmp_path / "new") == ["a.bmp.png"]
+
+
+def test_existing_files_are_kept_unless_told(tmp_path, run, restorer, photo):
+    source = picture(tmp_path / "a.jpg", photo)
+    target = tmp_path / "b.png"
+    target.write_bytes(b"old")
+    code, _, err = run("restore", source, "-o", target)
+    assert code == 2 and target.read_bytes() == b"old"
+    assert_one_line(err)
+    assert "--overwrite" in err
+    assert run("restore", source, "-o", target, "--overwrite")[0] == 0
+    assert target.read_bytes() != b"old"
+    before = source.read_bytes()
+    code, _, err = run("restore", source, "-o", source, "--overwrite")
+    assert code == 2 and "another file than the source" in err
+    assert source.read_bytes() == before
+
+
+def test_strength_and_quality_arrive(tmp_path, run, restorer, photo):
+    restorer(lambda frames, quantiser_map: frames + np.float32(20 / 255))
+    Image.fromarray(np.full((16, 16, 3), 100, np.uint8)).save(tmp_path / "a.png")
+    run("restore", tmp_path / "a.png", "-o", tmp_path / "b.png", "--strength", "0.5")
+    assert (stills.read(tmp_path / "b.png").pixels == 110).all()
+    source = picture(tmp_path / "c.png", photo)
+    for quality in ("50", "98"):
+        assert run("restore", source, "-o", tmp_path / f"{quality}.jpg", "--quality", quality)[0] == 0
+    assert (tmp_path / "50.jpg").stat().st_size < (tmp_path / "98.jpg").stat().st_size / 2
+
+
+def test_a_folder_is_mirrored(tmp_path, run, restorer, photo):
+    source, target = tmp_path / "in", tmp_path / "in" / "out"
+    (source / "deep" / "er").mkdir(parents=True)
+    picture(source / "a.jpg", photo)
+    picture(source / "deep" / "b.gif", photo)
+    clip(source / "deep" / "er" / "c.mp4", count=3)
+    (source / "notes.txt").write_text("nothing to see\n" * 9)
+    (source / "deep" / "bad.mp4").write_bytes(b"nothing to see" * 9)
+    cut(source / "cut.mkv", clip(tmp_path / "whole.mkv", count=40, options={"g": "5"}), 0.6)
+    code, out, err = run("restore", source, "-o", target)
+    assert code == 2
+    assert names(target) == ["a.jpg", "cut.mkv", "deep/b.gif.png", "deep/er/c.mp4"]
+    assert out.splitlines()[-1].endswith("out: 3 restored, 1 incomplete, 1 skipped, 1 failed")
+    assert "notes.txt: skipped, neither an image nor a video" in out
+    assert [line.split(":")[1].strip() for line in err.splitlines()] == ["warning", "error"]
+    assert "cut.mkv" in err.splitlines()[0] and "bad.mp4" in err.splitlines()[1]
+    (source / "deep" / "bad.mp4").unlink()
+    # What exists is left as it is, so that a run can be taken up again.
+    (target / "a.jpg").unlink()
+    code, out, err = run("restore", source, "-o", target)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1].endswith("out: 1 restored, 0 incomplete, 4 skipped, 0 failed")
+
+
+def test_a_folder_into_itself_or_a_file(tmp_path, run, restorer, photo):
+    source = picture(tmp_path / "a.jpg", photo)
+    for target in (tmp_path, source):
+        code, _, err = run("restore", tmp_path, "-o", target)
+        assert code == 2
+        assert_one_line(err)
+    assert names(tmp_path) == ["a.jpg"]
+
+
+# Bad input.
+
+
+def bad_inputs(folder, photo):
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("not a video\n" * 30)
+    (folder / "text.txt").write_text("not a video\n" * 30)
+    cut(folder / "cut.jpg", picture(folder / "whole.jpg", photo), 0.6)
+    cut(folder / "cut.png", picture(folder / "whole.png", photo), 0.6)
+    cut(folder / "index.mp4", clip(folder / "whole.mp4"), 0.6)
+    clip(folder / "bgra.mkv", "ffv1", "bgra")
+    Image.fromarray(photo(16, 16)).convert("CMYK").save(folder / "cmyk.jpg")
+    frames = [Image.fromarray(photo(16, 16, seed)) for seed in (0, 1)]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.mp4", "there is no file"),
+        ("empty.mp4", "is empty"),
+        ("text.mp4", "expected a picture or a video"),
+        ("text.txt", "expected a picture or a video"),
+        ("cut.jpg", "whole image file"),
+        ("cut.png", "whole image file"),
+        ("index.mp4", "cut off before its index"),
+        ("bgra.mkv", "convert it first"),
+        ("cmyk.jpg", "not mode CMYK"),
+        ("moving.gif", "one still picture"),
+    ],
+)
+@pytest.mark.parametrize("command", ["restore", "probe"])
+def test_bad_input_is_one_line(tmp_path, run, restorer, photo, command, name, message):
+    bad_inputs(tmp_path, photo)
+    before = {each: (tmp_path / each).read_bytes() for each in names(tmp_path)}
+    if command == "probe":
+        if name in ("bgra.mkv",):
+            pytest.skip("can be described")
+        code, out, err = run("probe", tmp_path / name)
+    else:
+        code, out, err = run("restore", tmp_path / name, "-o", tmp_path / f"out{Path(name).suffix}")
+    assert (code, out) == (2, "")
+    assert_one_line(err)
+    assert message in err and name in err or name == "bgra.mkv"
+    assert {each: (tmp_path / each).read_bytes() for each in names(tmp_path)} == before
+
+
+@pytest.mark.parametrize("target", ["missing/b.mp4", "a.mp4/b.mp4", "b.avi", "b.jpg", "b.xyz", "b"])
+def test_a_target_that_cannot_be_is_one_line(tmp_path, run, restorer, target):
+    source = clip(tmp_path / "a.mp4")
+    code, out, err = run("restore", source, "-o", tmp_path / target)
+    assert (code, out) == (2, "")
+    assert_one_line(err)
+    assert names(tmp_path) == ["a.mp4"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_one_line(tmp_path, run, restorer):
+    source = clip(tmp_path / "a.mp4")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    code, _, err = run("restore", source, "-o", tmp_path / "locked" / "b.mp4")
+    assert code == 2
+    assert_one_line(err)
+    assert "permissions" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("a.mp4", ".mp4"), ("a.mp4", ".mkv"), ("a.mp4", ".ts"), ("a.png", ".png")]
+)
+def test_a_full_disk_is_one_line(tmp_path, capsys, restorer, photo, name, suffix):
+    source = picture(tmp_path / name, photo) if name == "a.png" else clip(tmp_path / name, count=40)
+    target = tmp_path / f"b{suffix}"
+    before = source.read_bytes()
+    argv = ["restore", str(source), "-o", str(target), "--codec", "ffv1"]
+    if suffix != ".mkv":
+        del argv[-2:]
+    assert cli.main(argv) == 0
+    size = target.stat().st_size
+    target.unlink()
+    capsys.readouterr()
+    for limit in (1, size // 2, size - size // 10):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        # Writing past it is refused as on a full disk, with another number.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            code = cli.main(argv)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        out, err = capsys.readouterr()
+        assert (code, out) == (2, "")
+        assert_one_line(err)
+        assert "File too large" in err and target.name in err
+        assert names(tmp_path) == [name] and source.read_bytes() == before
+
+
+def test_a_full_disk_says_so(tmp_path, run, restorer, photo, monkeypatch):
+    source = picture(tmp_path / "a.png", photo)
+
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, _, err = run("restore", source, "-o", tmp_path / "b.png")
+    assert code == 2
+    assert_one_line(err)
+    assert "No space left on device" in err and "b.png" in err and "free some space" in err
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_a_video_that_breaks_off(tmp_path, run, restorer):
+    source = cut(tmp_path / "a.mkv", clip(tmp_path / "whole.mkv", count=50, options={"g": "5"}), 0.6)
+    code, out, err = run("restore", source, "-o", tmp_path / "b.mkv")
+    assert code == 3
+    assert_one_line(err, "deartifact: warning: ")
+    assert "breaks off" in err
+    assert "INCOMPLETE" in out.splitlines()[-1]
+    with av.open(str(tmp_path / "b.mkv")) as container:
+        assert 10 < sum(1 for _ in container.decode(video=0)) < 50
+
+
+def test_an_interruption(tmp_path, run, restorer):
+    def interrupted(frames, quantiser_map):
+        if frames.shape[1] > 16:
+            raise KeyboardInterrupt
+        return frames
+
+    restorer(interrupted)
+    source = clip(tmp_path / "a.mp4")
+    code, _, err = run("restore", source, "-o", tmp_path / "b.mp4")
+    assert code == 130
+    assert_one_line(err, "deartifact: interrupted")
+    assert names(tmp_path) == ["a.mp4"]
+
+
+def test_an_unexpected_error_is_one_line_unless_debugging(tmp_path, run, restorer):
+    def wrong(frames, quantiser_map):
+        raise RuntimeError("two\nlines")
+
+    restorer(wrong)
+    source = clip(tmp_path / "a.mp4")
+    code, _, err = run("restore", source, "-o", tmp_path / "b.mp4")
+    assert code == 2
+    assert_one_line(err)
+    assert "RuntimeError: two lines" in err and "--debug" in err
+    with pytest.raises(RuntimeError, match="two"):
+        cli.main(["restore", str(source), "-o", str(tmp_path / "b.mp4"), "--debug"])
+
+
+def test_a_model_that_is_none(tmp_path, run, photo):
+    source = picture(tmp_path / "a.jpg", photo)
+    (tmp_path / "bad.tflite").write_bytes(b"no model")
+    for model in (tmp_path / "missing.tflite", tmp_path / "bad.tflite", "nonesuch", source):
+        code, _, err = run("restore", source, "-o", tmp_path / "b.png", "--model", model)
+        assert code == 2
+        assert_one_line(err)
+    assert names(tmp_path) == ["a.jpg", "bad.tflite"]
+
+
+# The other commands.
+
+
+def test_progress_without_a_terminal(capfd, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now[0])
+    show = cli._plain_progress(200, "a.mp4", " frames")
+    for frames, second in ((10, 101.0), (50, 110.0), (60, 111.0), (100, 120.0)):
+        now[0] = second
+        show(frames)
+    assert capfd.readouterr().err.splitlines() == [
+        "deartifact: a.mp4: 50/200 frames, 30 s left, 5.0 frames a second",
+        "deartifact: a.mp4: 100/200 frames, 20 s left, 5.0 frames a second",
+    ]
+
+
+def test_probe(tmp_path, run, photo):
+    source = picture(tmp_path / "a.jpg", photo, quality=35)
+    code, out, err = run("probe", source, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["estimated_quality"] == 35
+    code, out, err = run("probe", source)
+    assert (code, err) == (0, "")
+    assert [line.split()[-1] for line in out.splitlines() if line.startswith("estimated quality:")] == ["35"]
+    code, out, _ = run("probe", clip(tmp_path / "a.mp4"), "--json")
+    assert code == 0 and json.loads(out)["qp"]["mean"] > 0
+
+
+def test_demo_with_a_network_that_changes_nothing(tmp_path, run, restorer, monkeypatch):
+    short = tmp_path / "short.mkv"
+    with video.VideoWriter(short, demo.CLIP, codec="ffv1") as writer:
+        for frame in itertools.islice(video.read_frames(demo.CLIP), 5):
+            writer.write(frame.image)
+    monkeypatch.setattr(demo, "CLIP", short)
+    code, out, err = run("demo", "-o", tmp_path / "demo")
+    assert (code, err) == (0, "")
+    assert names(tmp_path / "demo") == ["after.mp4", "before.mp4", "side-by-side.png"]
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.startswith(("before", "after", "gain"))}
+    assert float(rows["before.mp4"][1]) < 32
+    # The second encode alone costs little.
+    assert -0.1 < float(rows["gain"][1]) < 0.1
+    assert "fps" in out and "Blender Foundation" in out
+    with Image.open(tmp_path / "demo" / "side-by-side.png") as sheet:
+        assert sheet.size == (1440, 510)
+
+
+def test_models(run, monkeypatch):
+    monkeypatch.setattr(engines, "pretrained_models", lambda: ["shuffle_nano", "shuffle_pico"])
+    monkeypatch.setattr(engines, "card", lambda name: {"description": f"the card of {name}"})
+    code, out, _ = run("models")
+    assert code == 0
+    assert out.splitlines() == [
+        "shuffle_nano (default): the card of shuffle_nano",
+        "shuffle_pico: the card of shuffle_pico",
+    ]
+
+
+@needs_shipped_model
+def test_the_shipped_model_helps(tmp_path, run):
+    code, out, err = run("demo", "-o", tmp_path)
+    assert (code, err) == (0, "")
+    gain = next(line.split() for line in out.splitlines() if line.startswith("gain"))
+    assert float(gain[1]) > 0 and float(gain[3]) > 0
+    assert run("models")[1].startswith("shuffle_nano")
