@@ -32,8 +32,12 @@ def multiply_accumulates(generator: keras.Model, height: int = 720, width: int =
     graph = tf.function(lambda images, quantiser_map: generator((images, quantiser_map))).get_concrete_function(
         tf.TensorSpec((1, height, width, 3)), tf.TensorSpec((1, height // 16, width // 16, 1))
     )
+    return _count(graph.graph)
+
+
+def _count(graph: tf.Graph) -> int:
     total = 0
-    for operation in graph.graph.get_operations():
+    for operation in graph.get_operations():
         if operation.type in ("Conv2D", "DepthwiseConv2dNative"):
             kernel = operation.inputs[1].shape.as_list()
             depth = kernel[2] if operation.type == "Conv2D" else 1
@@ -45,6 +49,9 @@ def multiply_accumulates(generator: keras.Model, height: int = 720, width: int =
         elif operation.type == "MatMul":
             shared = operation.inputs[0].shape[0 if operation.get_attr("transpose_a") else 1]
             total += int(np.prod(operation.outputs[0].shape)) * int(shared)
+        elif operation.type in ("PartitionedCall", "StatefulPartitionedCall"):
+            # Keras compiles convolutions with groups into a function of their own.
+            total += _count(graph._get_function(operation.get_attr("f").name).graph)
     return total
 
 

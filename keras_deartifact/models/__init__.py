@@ -18,7 +18,7 @@ __all__ = ["GENERATORS", "ShuffleGenerator", "make_generator"]
 GENERATORS: dict[str, Callable[..., keras.Model]] = {
     "shuffle_pico": partial(ShuffleGenerator, filters=16, depth=3, coarse_filters=32, coarse_depth=1),
     "shuffle_nano": partial(ShuffleGenerator, filters=32, depth=4, coarse_filters=64, coarse_depth=2),
-    "shuffle_small": partial(ShuffleGenerator, filters=80, depth=8, coarse_filters=160, coarse_depth=3),
+    "shuffle_small": partial(ShuffleGenerator, filters=80, depth=8, coarse_filters=152, coarse_depth=3),
 }
 
 

@@ -97,11 +97,15 @@ def _per_cell(quantiser_map: Any) -> Any:
     return ops.depth_to_space(ops.concatenate([quantiser_map] * 16, axis=-1), 4)
 
 
-def _linear(filters: int, size: int, kernel: np.ndarray | str, padding: str = "same") -> keras.layers.Conv2D:
+def _linear(
+    filters: int, size: int, kernel: np.ndarray | str, dtype: Any, padding: str = "same"
+) -> keras.layers.Conv2D:
     initialiser = (
         kernel if isinstance(kernel, str) else keras.initializers.Constant(kernel.reshape(size, size, -1, filters))
     )
-    return keras.layers.Conv2D(filters, size, padding=padding, use_bias=False, kernel_initializer=initialiser)
+    return keras.layers.Conv2D(
+        filters, size, padding=padding, use_bias=False, kernel_initializer=initialiser, dtype=dtype
+    )
 
 
 @keras.saving.register_keras_serializable("keras_deartifact")
@@ -135,33 +139,38 @@ class ShuffleGenerator(keras.Model):
         self.coarse_depth = coarse_depth
         self.folded = folded
 
-        def convolutions(count: int, width: int) -> list[FoldingConv2D]:
-            return [FoldingConv2D(width, "relu", folded) for _ in range(count)]
+        # A loaded model has the policy of its file, whatever is the global one, and so must its layers.
+        dtype = self.dtype_policy
 
-        self.to_planes = _linear(24, 1, _planes_kernel())
+        def convolutions(count: int, width: int) -> list[FoldingConv2D]:
+            return [FoldingConv2D(width, "relu", folded, dtype=dtype) for _ in range(count)]
+
+        self.to_planes = _linear(24, 1, _planes_kernel(), dtype)
         # Block j holds cells j - 1 and j, and its transpose gives to both.
-        self.bank_padding = keras.layers.ZeroPadding2D(((1, 0), (1, 0)))
-        self.luma_bank = _linear(64, 2, _bank_kernel(4, 1), "valid")
-        self.chroma_bank = _linear(32, 2, _bank_kernel(2, 2), "valid")
-        self.entry = keras.layers.Conv2D(filters, 1, kernel_initializer="he_normal")
-        self.step_entry = _linear(filters, 1, "he_normal")
+        self.bank_padding = keras.layers.ZeroPadding2D(((1, 0), (1, 0)), dtype=dtype)
+        self.luma_bank = _linear(64, 2, _bank_kernel(4, 1), dtype, "valid")
+        self.chroma_bank = _linear(32, 2, _bank_kernel(2, 2), dtype, "valid")
+        self.entry = keras.layers.Conv2D(filters, 1, kernel_initializer="he_normal", dtype=dtype)
+        self.step_entry = _linear(filters, 1, "he_normal", dtype)
         self.before = convolutions(depth // 2, filters)
         if coarse_depth:
-            self.down = keras.layers.Conv2D(coarse_filters, 2, 2, activation="relu", kernel_initializer="he_normal")
+            self.down = keras.layers.Conv2D(
+                coarse_filters, 2, 2, activation="relu", kernel_initializer="he_normal", dtype=dtype
+            )
             self.coarse = convolutions(coarse_depth, coarse_filters)
-            self.up = keras.layers.Conv2D(4 * filters, 1)
+            self.up = keras.layers.Conv2D(4 * filters, 1, dtype=dtype)
         self.after = convolutions(depth - depth // 2, filters)
         # A mean is never a matter of quantisation: each plane's coefficient of frequency zero passes at first.
         threshold = np.full(96, _THRESHOLD * _SLOPE)
         threshold[[0, 64, 80]] = -20.0
         self.gate_correction = keras.layers.Conv2D(
-            96, 1, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(threshold)
+            96, 1, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(threshold), dtype=dtype
         )
-        self.coefficient_correction = _linear(96, 1, "zeros")
-        self.pixel_correction = _linear(48, 1, "zeros")
-        self.luma_transposed = _linear(16, 2, _transposed_bank_kernel(4, 1))
-        self.chroma_transposed = _linear(8, 2, _transposed_bank_kernel(2, 2))
-        self.to_pixels = _linear(48, 1, _pixels_kernel())
+        self.coefficient_correction = _linear(96, 1, "zeros", dtype)
+        self.pixel_correction = _linear(48, 1, "zeros", dtype)
+        self.luma_transposed = _linear(16, 2, _transposed_bank_kernel(4, 1), dtype)
+        self.chroma_transposed = _linear(8, 2, _transposed_bank_kernel(2, 2), dtype)
+        self.to_pixels = _linear(48, 1, _pixels_kernel(), dtype)
 
     def build(self, input_shape: Any) -> None:
         del input_shape  # Fully convolutional: every number of channels is known.
