@@ -12,6 +12,7 @@ Each engine imports its runtime when it is first used.
 
 import json
 import os
+import textwrap
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -66,15 +67,12 @@ def card(name: str) -> dict[str, Any]:
 def _litert(path: Path, threads: int) -> Network:
     from ai_edge_litert.interpreter import Interpreter
 
-    try:
-        interpreter = Interpreter(model_path=str(path), num_threads=threads)
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} is no LiteRT model that can be loaded: {error}") from error
+    interpreter = Interpreter(model_path=str(path), num_threads=threads)
     inputs = {entry["name"].split(":")[0]: entry["index"] for entry in interpreter.get_input_details()}
     images_index = next((index for name, index in inputs.items() if name.endswith("images")), None)
     map_index = next((index for name, index in inputs.items() if name.endswith("quantiser_map")), None)
     if images_index is None or map_index is None:
-        raise ValueError(f"Expected the inputs 'images' and 'quantiser_map' in {path}. Received: {sorted(inputs)}")
+        raise ValueError(f"Expected the inputs 'images' and 'quantiser_map'. Received: {sorted(inputs)}")
     output_index = interpreter.get_output_details()[0]["index"]
     allocated: list[tuple[int, ...]] = []
 
@@ -99,6 +97,9 @@ def _onnx(path: Path, threads: int) -> Network:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    inputs = sorted(entry.name for entry in session.get_inputs())
+    if inputs != ["images", "quantiser_map"]:
+        raise ValueError(f"Expected the inputs 'images' and 'quantiser_map'. Received: {inputs}")
 
     def run(images: NDArray[np.float32], quantiser_map: NDArray[np.float32]) -> NDArray[np.float32]:
         result: NDArray[np.float32] = session.run(None, {"images": images, "quantiser_map": quantiser_map})[0]
@@ -126,9 +127,17 @@ def _saved_model(path: Path, threads: int) -> Network:
     import tensorflow as tf
 
     module = tf.saved_model.load(str(path))
+    # `Model.export` chooses names like `args_0`, but the number of channels tells the inputs apart.
+    specs = module.signatures["serving_default"].structured_input_signature[1]
+    inputs = {spec.shape[-1]: name for name, spec in specs.items()}
+    if set(inputs) != {1, 3}:
+        raise ValueError(f"Expected inputs of 3 channels and of 1. Received: {specs}")
 
     def run(images: NDArray[np.float32], quantiser_map: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(module.serve(tf.constant(images), tf.constant(quantiser_map)), np.float32)
+        # Through `module`: a signature by itself does not keep its variables alive.
+        signature = module.signatures["serving_default"]
+        outputs = signature(**{inputs[3]: tf.constant(images), inputs[1]: tf.constant(quantiser_map)})
+        return np.asarray(next(iter(outputs.values())), np.float32)
 
     return run
 
@@ -139,7 +148,7 @@ ENGINES: dict[str, Callable[[Path, int], Network]] = {
     "keras": _keras,
     "saved_model": _saved_model,
 }
-_ENGINE_OF_SUFFIX = {".tflite": "litert", ".onnx": "onnx", ".keras": "keras", "": "saved_model"}
+_ENGINE_OF_SUFFIX = {".tflite": "litert", ".onnx": "onnx", ".keras": "keras"}
 
 
 def load(model: str | os.PathLike[str] = DEFAULT_MODEL, engine: str = "auto", threads: int | None = None) -> Restorer:
@@ -158,14 +167,17 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, engine: str = "auto", th
         ValueError: no such model or engine, or the file is not a model that the engine can load.
     """
     path = Path(model)
-    if not path.exists():
+    # A name comes first: a folder that happens to be called like a model must not take its place.
+    if str(model) in pretrained_models():
+        path = pretrained_path(str(model))
+    elif not path.exists():
         if path.suffix or len(path.parts) > 1:
             raise ValueError(f"There is no model file {path}.")
         path = pretrained_path(str(model))
     if engine == "auto":
-        engine = _ENGINE_OF_SUFFIX.get(path.suffix, "")
+        engine = "saved_model" if path.is_dir() else _ENGINE_OF_SUFFIX.get(path.suffix.lower(), "")
         if not engine:
-            known = ", ".join(suffix for suffix in _ENGINE_OF_SUFFIX if suffix)
+            known = ", ".join(_ENGINE_OF_SUFFIX)
             raise ValueError(f"Expected a model file of {known} or a SavedModel's folder. Received: model={path}")
     if engine not in ENGINES:
         raise ValueError(f"Expected an engine of {['auto', *ENGINES]}. Received: engine={engine!r}")
@@ -173,16 +185,27 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, engine: str = "auto", th
         network = ENGINES[engine](path, threads or os.cpu_count() or 1)
     except ImportError as error:
         raise ValueError(
-            f"The engine {engine!r} needs a package that is not installed ({error.name}): "
+            f"The engine {engine!r} needs a package that is not installed ({error.name or error}): "
             "pip install 'keras_deartifact[train]'"
         ) from error
+    except Exception as error:  # Four runtimes, each with its own ways to fail.
+        reason = textwrap.shorten(str(error), 200) or type(error).__name__
+        raise ValueError(f"{path} is no model that the engine {engine!r} can load: {reason}") from error
 
     def restore(frames: NDArray[Any], quantiser_map: NDArray[np.float32] | None = None) -> NDArray[Any]:
-        count, height, width = frames.shape[:3]
+        if frames.dtype not in (np.uint8, np.float32) or frames.ndim != 4 or frames.shape[3] != 3:
+            raise ValueError(
+                "Expected uint8 or float32 frames (n, height, width, 3). "
+                f"Received: frames.dtype={frames.dtype}, frames.shape={frames.shape}"
+            )
+        count, height, width, _ = frames.shape
+        shape = (count, height // quantiser.BLOCK, width // quantiser.BLOCK)
         if height % quantiser.BLOCK or width % quantiser.BLOCK:
             raise ValueError(f"Expected sides that divide by {quantiser.BLOCK}. Received: shape={frames.shape}")
         if quantiser_map is None:
-            quantiser_map = np.broadcast_to(quantiser.constant_map(height, width), (count, height // 16, width // 16))
+            quantiser_map = np.broadcast_to(quantiser.constant_map(height, width), shape)
+        if quantiser_map.shape != shape:
+            raise ValueError(f"Expected a quantiser map {shape}. Received: quantiser_map.shape={quantiser_map.shape}")
         images = image.to_float(frames) if frames.dtype == np.uint8 else frames
         restored = network(images, np.ascontiguousarray(quantiser_map[..., None], np.float32))
         return image.to_uint8(restored) if frames.dtype == np.uint8 else restored

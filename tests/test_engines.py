@@ -1,0 +1,265 @@
+import hashlib
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from export import tflite
+from keras_deartifact import codecs, engines, image, models, quantiser
+
+
+@pytest.fixture(scope="module")
+def generator():
+    generator = models.make_generator("shuffle_pico", filters=8, depth=2, coarse_depth=0)
+    random = np.random.default_rng(0)
+    for weight in generator.weights:
+        weight.assign(weight.numpy() + random.normal(0, 0.03, weight.shape))
+    return generator
+
+
+@pytest.fixture(scope="module")
+def files(generator, tmp_path_factory):
+    """The same model as .tflite, .onnx and .keras, by suffix."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "model.tflite").write_bytes(tflite.convert(generator))
+    generator.save(folder / "model.keras")
+    made = {suffix: folder / f"model{suffix}" for suffix in (".tflite", ".keras")}
+    try:
+        import tf2onnx
+    except ImportError:
+        return made
+    import tensorflow as tf
+
+    function = tf.function(lambda images, quantiser_map: generator((images, quantiser_map), training=False))
+    shapes = (("images", 3), ("quantiser_map", 1))
+    signature = [tf.TensorSpec((None, None, None, channels), name=name) for name, channels in shapes]
+    tf2onnx.convert.from_function(function, signature, output_path=str(folder / "model.onnx"))
+    return {**made, ".onnx": folder / "model.onnx"}
+
+
+EVERY_FILE = pytest.mark.parametrize("suffix", [".tflite", ".onnx", ".keras"])
+
+
+@pytest.fixture
+def path(suffix, files):
+    if suffix not in files:
+        pytest.skip(f"nothing is installed that makes a {suffix} file")
+    return files[suffix]
+
+
+def _frames(count=2, height=32, width=48, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
+
+
+def _map(count=2, height=32, width=48):
+    return np.random.default_rng(1).uniform(0, 7, (count, height // 16, width // 16)).astype(np.float32)
+
+
+@EVERY_FILE
+def test_float_frames(path, generator):
+    restorer = engines.load(path)
+    images = image.to_float(_frames())
+    restored = restorer(images, _map())
+    assert restored.dtype == np.float32
+    expected = np.asarray(generator((images, _map()[..., None])))
+    # Not clipped: a network overshoots, and what follows may want to know.
+    assert expected.max() > 1.0
+    np.testing.assert_allclose(restored, expected, atol=1e-5)
+
+
+@EVERY_FILE
+def test_uint8_frames(path, generator):
+    restorer = engines.load(path)
+    restored = restorer(_frames(), _map())
+    assert restored.dtype == np.uint8
+    expected = np.asarray(generator((image.to_float(_frames()), _map()[..., None]))) * 255
+    # Rounded half up and clipped; a value within 1e-3 of the middle may go either way.
+    np.testing.assert_allclose(restored, np.clip(expected, 0, 255), atol=0.501)
+
+
+@EVERY_FILE
+def test_default_map(path):
+    restorer = engines.load(path)
+    unknown = np.full((2, 2, 3), quantiser.DEFAULT_LOG2_STEP, np.float32)
+    np.testing.assert_array_equal(restorer(_frames()), restorer(_frames(), unknown))
+    assert not np.array_equal(restorer(_frames()), restorer(_frames(), unknown + 2))
+
+
+@EVERY_FILE
+def test_size_may_change_from_call_to_call(path):
+    restorer = engines.load(path, threads=1)
+    first = restorer(_frames())
+    small = restorer(_frames(1, 16, 16), _map(1, 16, 16))
+    assert small.shape == (1, 16, 16, 3)
+    np.testing.assert_array_equal(restorer(_frames()), first)
+
+
+@EVERY_FILE
+def test_results_stay_what_they_were(path):
+    """An engine may reuse its buffers; what it has handed out must not change."""
+    restorer = engines.load(path)
+    images = image.to_float(_frames())
+    first = restorer(images, _map())
+    before = first.copy()
+    restorer(1 - images, _map())
+    np.testing.assert_array_equal(first, before)
+
+
+@EVERY_FILE
+def test_views_are_taken(path):
+    restorer = engines.load(path)
+    images = image.to_float(_frames(2, 64, 96))[:, ::2, 95::-2]
+    np.testing.assert_array_equal(restorer(images, _map()), restorer(images.copy(), _map()))
+
+
+@pytest.mark.parametrize(
+    ("frames", "quantiser_map", "message"),
+    [
+        (_frames(1, 33, 48), None, r"Expected sides that divide by 16. Received: shape=\(1, 33, 48, 3\)"),
+        (_frames(1, 32, 40), None, r"Expected sides that divide by 16"),
+        (_frames()[0], None, r"Expected uint8 or float32 frames \(n, height, width, 3\). Received: frames.dtype=uint8"),
+        (_frames()[..., :1], None, r"Received: frames.dtype=uint8, frames.shape=\(2, 32, 48, 1\)"),
+        (_frames() / 255.0, None, r"Received: frames.dtype=float64"),
+        (_frames().astype(np.uint16), None, r"Received: frames.dtype=uint16"),
+        (_frames(), _map(1), r"Expected a quantiser map \(2, 2, 3\). Received: quantiser_map.shape=\(1, 2, 3\)"),
+        (_frames(), _map()[..., None], r"Received: quantiser_map.shape=\(2, 2, 3, 1\)"),
+    ],
+)
+def test_wrong_frames(frames, quantiser_map, message, files):
+    with pytest.raises(ValueError, match=message):
+        engines.load(files[".tflite"])(frames, quantiser_map)
+
+
+def _assert_one_line(error, path):
+    text = str(error.value)
+    assert "\n" not in text
+    assert str(path) in text
+    assert len(text) < 400
+
+
+@EVERY_FILE
+@pytest.mark.parametrize("kind", ["missing", "empty", "half", "nearly whole", "start", "garbage", "text"])
+def test_bad_files(path, kind, tmp_path):
+    contents = path.read_bytes()
+    bad = {
+        "empty": b"",
+        "half": contents[: len(contents) // 2],
+        "nearly whole": contents[:-100],
+        "start": contents[:24],
+        "garbage": np.random.default_rng(0).bytes(5000),
+        "text": b"hello\nworld\n" * 100,
+    }
+    broken = tmp_path / f"broken{path.suffix}"
+    if kind in bad:
+        broken.write_bytes(bad[kind])
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        engines.load(broken)
+    _assert_one_line(error, broken)
+    assert ("There is no model file" if kind == "missing" else "is no model that the engine") in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["class", "lambda"])
+def test_keras_files_run_no_code(kind, files, tmp_path):
+    """A .keras file can name any class or hold a function's bytecode; a file from a stranger must not get to run it."""
+    trap = tmp_path / "trap"
+    evil = tmp_path / "evil.keras"
+    if kind == "lambda":
+        layer = keras.layers.Lambda(lambda x: x + 1)
+        keras.Sequential([keras.Input((4,)), layer]).save(evil)
+    else:
+        with zipfile.ZipFile(files[".keras"]) as source, zipfile.ZipFile(evil, "w") as target:
+            for name in source.namelist():
+                contents = source.read(name)
+                if name == "config.json":
+                    config = json.loads(contents)
+                    config.update(module="os", class_name="system", registered_name=None, config=f"touch {trap}")
+                    contents = json.dumps(config).encode()
+                target.writestr(name, contents)
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        engines.load(evil)
+    _assert_one_line(error, evil)
+    assert not trap.exists()
+
+
+def test_other_models_are_refused(tmp_path):
+    keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]).export(tmp_path / "dense", verbose=False)
+    with pytest.raises(ValueError, match="Expected inputs of 3 channels and of 1") as error:
+        engines.load(tmp_path / "dense")
+    _assert_one_line(error, tmp_path / "dense")
+
+
+def test_folders_that_are_no_model(tmp_path):
+    (tmp_path / "v1.2").mkdir()
+    with pytest.raises(ValueError, match="is no model that the engine 'saved_model' can load") as error:
+        engines.load(tmp_path / "v1.2")
+    _assert_one_line(error, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model", "model.h5"])
+def test_unknown_suffix(name, tmp_path):
+    (tmp_path / name).write_bytes(b"something")
+    with pytest.raises(ValueError, match="Expected a model file of .tflite, .onnx, .keras or a SavedModel's folder"):
+        engines.load(tmp_path / name)
+
+
+def test_unknown_engine(files):
+    with pytest.raises(ValueError, match=r"Expected an engine of \['auto', .*\]. Received: engine='tensorrt'"):
+        engines.load(files[".tflite"], engine="tensorrt")
+
+
+def test_engine_by_name(files, tmp_path):
+    odd = tmp_path / "model.bin"
+    odd.write_bytes(files[".tflite"].read_bytes())
+    expected = engines.load(files[".tflite"])(_frames())
+    np.testing.assert_array_equal(engines.load(odd, engine="litert")(_frames()), expected)
+    upper = tmp_path / "MODEL.TFLITE"
+    upper.write_bytes(odd.read_bytes())
+    np.testing.assert_array_equal(engines.load(upper)(_frames()), expected)
+
+
+def test_missing_package(files, monkeypatch):
+    def without_runtime(path, threads):
+        raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
+
+    monkeypatch.setitem(engines.ENGINES, "onnx", without_runtime)
+    with pytest.raises(ValueError, match=r"needs a package that is not installed \(onnxruntime\): pip install"):
+        engines.load(files[".tflite"], engine="onnx")
+
+
+@pytest.mark.parametrize("call", [engines.load, engines.pretrained_path, engines.card])
+def test_unknown_model(call):
+    with pytest.raises(ValueError, match=r"Expected a model file or one of \[.*\]. Received: model='unet'"):
+        call("unet")
+
+
+# The models that ship
+
+SHIPPED = engines.DEFAULT_MODEL
+needs_pretrained = pytest.mark.skipif(
+    SHIPPED not in engines.pretrained_models(), reason=f"keras_deartifact/pretrained/{SHIPPED}.tflite is not there yet"
+)
+
+
+@needs_pretrained
+def test_shipped_models():
+    for name in engines.pretrained_models():
+        assert engines.pretrained_path(name).is_file()
+        assert engines.card(name)["sha256"] == hashlib.sha256(engines.pretrained_path(name).read_bytes()).hexdigest()
+
+
+@needs_pretrained
+def test_shipped_model_restores(photo):
+    original = photo(96, 128)[None]
+    compressed = codecs.jpeg(original, 10)
+    restored = engines.load(threads=1)(compressed.frames, compressed.quantisers)
+    before, after = (np.mean((each.astype(float) - original) ** 2) for each in (compressed.frames, restored))
+    assert after < 0.95 * before
+
+
+@needs_pretrained
+def test_a_folder_does_not_take_the_place_of_a_shipped_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / SHIPPED).mkdir()
+    assert engines.load()(_frames()).shape == (2, 32, 48, 3)
