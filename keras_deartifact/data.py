@@ -39,6 +39,8 @@ _QUALITIES_444 = tuple(range(5, 100, 5))
 _LOG2_STEPS = np.array([0.0] + [quantiser.jpeg_quality_log2_step(q) for q in range(1, 101)], np.float32)
 # Above this many bytes of decoded pictures, the rest is decoded anew each time it comes up.
 _MEMORY_BYTES = 6 << 30
+# So many crops without texture, one after another, and it is the pictures that have none.
+_MOST_FLAT_CROPS = 2000
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def _jpeg(image: tf.Tensor, config: StillsConfig, draws: _Draws) -> tuple[tf.Ten
 
     # The operation with a variable quality always halves the chroma; the other takes the quality as an attribute only.
     def full_chroma() -> tuple[tf.Tensor, tf.Tensor]:
-        index = tf.clip_by_value(quality // 5 - 1, 0, len(_QUALITIES_444) - 1)
+        index = tf.clip_by_value((quality + 2) // 5 - 1, 0, len(_QUALITIES_444) - 1)
         encoders = [lambda q=q: tf.io.encode_jpeg(image, quality=q, chroma_downsampling=False) for q in _QUALITIES_444]
         return tf.switch_case(index, encoders), tf.gather(tf.constant(_QUALITIES_444), index)
 
@@ -183,7 +185,7 @@ def _compress_still(image: tf.Tensor, config: StillsConfig, draws: _Draws) -> tu
     shift = tf.where(double, draws.integers(0, 8, (2,)), 0)
     original = _cut(image, shift, config.crop + 8)
     compressed, quality = _jpeg(_cut(first, shift, config.crop + 8), config, draws)
-    offset = tf.where(draws.chance(config.misaligned_share), draws.integers(0, 8, (2,)), 0)
+    offset = tf.where(draws.chance(config.misaligned_share), draws.integers(1, 7, (2,)), 0)
     known = tf.gather(tf.constant(_LOG2_STEPS), quality)
     log2_step = tf.where(draws.chance(config.unknown_share), quantiser.DEFAULT_LOG2_STEP, known)
     blocks = config.crop // quantiser.BLOCK
@@ -220,7 +222,8 @@ def still_pairs(
 
     Returns:
         A function of the epoch (an int64 scalar) that returns that epoch's endless dataset of batches of
-        `((compressed, quantiser_map), original)`, see the module.
+        `((compressed, quantiser_map), original)`, see the module. It raises `tf.errors.InvalidArgumentError` where
+        the pictures hardly have a crop that is not flat.
 
     Raises:
         ValueError: `config.crop` is no multiple of 16, or no file can be used.
@@ -238,10 +241,17 @@ def still_pairs(
     def compress(image: tf.Tensor, sample_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return _compress_still(image, config, _Draws(tf.random.experimental.stateless_fold_in(sample_seed, 1 << 20)))
 
+    def judge(flat_before: tf.Tensor, sample: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        textured = _is_textured(sample[0], config.smallest_gradient)
+        flat = tf.where(textured, 0, flat_before + 1)
+        message = f"The pictures are too flat: {_MOST_FLAT_CROPS} random crops without texture; see smallest_gradient."
+        with tf.control_dependencies([tf.debugging.assert_less(flat, _MOST_FLAT_CROPS, message)]):
+            return tf.identity(flat), (*sample, textured)
+
     def pairs(epoch: tf.Tensor) -> tf.data.Dataset:
         seeds = tf.data.Dataset.counter().map(lambda number: tf.stack([seed + epoch * 1_000_003, number]))
-        dataset = seeds.map(crop, num_parallel_calls=threads)
-        dataset = dataset.filter(lambda image, _: _is_textured(image, config.smallest_gradient))
+        dataset = seeds.map(crop, num_parallel_calls=threads).scan(0, judge)
+        dataset = dataset.filter(lambda *sample: sample[-1]).map(lambda *sample: sample[:-1])
         dataset = dataset.map(compress, num_parallel_calls=threads)
         return dataset.batch(batch, drop_remainder=True).map(_to_float)
 
@@ -324,9 +334,10 @@ def video_pairs(
 
     def pairs(epoch: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = seed + epoch * 1_000_003
-        names = tf.data.Dataset.from_tensor_slices(shards).shuffle(len(shards), seed=epoch_seed).repeat()
-        records = names.interleave(tf.data.TFRecordDataset, cycle_length=min(12, len(shards)), deterministic=True)
-        records = records.shuffle(512, seed=epoch_seed).enumerate()
+        # Not Dataset.shuffle, which mixes TensorFlow's global seed in. A shard's records were shuffled when written.
+        order = tf.random.experimental.stateless_shuffle(tf.constant(shards), tf.stack([epoch_seed, 0]))
+        names = tf.data.Dataset.from_tensor_slices(order).repeat()
+        records = names.interleave(tf.data.TFRecordDataset, cycle_length=min(8, len(shards))).enumerate()
 
         def cut(number: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             return _crop_pair(parse_pair(record), crop, _Draws(tf.stack([epoch_seed, number])))
