@@ -14,11 +14,6 @@ from absl import app, flags
 from keras_deartifact import complexity, models  # noqa: F401  (registers the generators)
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("run", None, "Folder of the run that the model was exported from.", required=True)
-flags.DEFINE_string("model", None, "The exported .tflite file.", required=True)
-flags.DEFINE_string("evaluation", None, "Figures of the model, from training.evaluate --json.", required=True)
-flags.DEFINE_string("description", None, "What the model is for, in a line.", required=True)
-flags.DEFINE_string("training_data", None, "What it was trained on, in a line.", required=True)
 
 
 def make_card(run: Path, model: Path, evaluation: Path, description: str, training_data: str) -> dict[str, object]:
@@ -54,11 +49,21 @@ def main(argv: list[str]) -> None:
     try:
         card = make_card(Path(FLAGS.run), model, Path(FLAGS.evaluation), FLAGS.description, FLAGS.training_data)
     except ValueError as error:
-        raise app.UsageError(str(error)) from error
+        raise SystemExit(f"error: {error}") from error
     target = model.with_suffix(".json")
     target.write_text(json.dumps(card, indent=2) + "\n")
     print(f"{target}: {card['parameters']} parameters, {card['multiply_accumulates_720p'] / 1e9:.2f} GMAC at 720p")
 
 
+def define_flags() -> None:
+    """Defines the flags. Not at import: programs share names of flags, and tests import several programs."""
+    flags.DEFINE_string("run", None, "Folder of the run that the model was exported from.", required=True)
+    flags.DEFINE_string("model", None, "The exported .tflite file.", required=True)
+    flags.DEFINE_string("evaluation", None, "Figures of the model, from training.evaluate --json.", required=True)
+    flags.DEFINE_string("description", None, "What the model is for, in a line.", required=True)
+    flags.DEFINE_string("training_data", None, "What it was trained on, in a line.", required=True)
+
+
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -15,8 +15,6 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from keras_deartifact import engines, models  # noqa: F401  (registers the generators)
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("run", None, "Folder of the run, which holds generator.keras.", required=True)
-flags.DEFINE_string("out", None, "The file to write.", required=True)
 
 _TOLERANCE = 1e-5
 _SIZES = ((1, 16, 16), (2, 48, 80), (1, 256, 176))
@@ -68,12 +66,14 @@ def export(run: Path, out: Path) -> float:
         raise ValueError(f"There is no {source}: train first, or give the run's folder.")
     generator = keras.models.load_model(source, compile=False)
     partial = out.with_name(f"partial-{out.name}")
-    partial.write_bytes(convert(generator))
-    difference = parity(generator, partial)
-    if not difference <= _TOLERANCE:
-        partial.unlink()
-        raise ValueError(f"The LiteRT model differs from the Keras model by {difference:.2g} > {_TOLERANCE:g}.")
-    partial.replace(out)
+    try:
+        partial.write_bytes(convert(generator))
+        difference = parity(generator, partial)
+        if not difference <= _TOLERANCE:
+            raise ValueError(f"The LiteRT model differs from the Keras model by {difference:.2g} > {_TOLERANCE:g}.")
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
     return difference
 
 
@@ -84,9 +84,16 @@ def main(argv: list[str]) -> None:
     try:
         difference = export(Path(FLAGS.run), out)
     except ValueError as error:
-        raise app.UsageError(str(error)) from error
+        raise SystemExit(f"error: {error}") from error
     print(f"{out}: {out.stat().st_size} bytes, differs from Keras by at most {difference:.2g}")
 
 
+def define_flags() -> None:
+    """Defines the flags. Not at import: programs share names of flags, and tests import several programs."""
+    flags.DEFINE_string("run", None, "Folder of the run, which holds generator.keras.", required=True)
+    flags.DEFINE_string("out", None, "The file to write.", required=True)
+
+
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

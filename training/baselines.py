@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 __all__ = ["FILTERS", "ffmpeg", "filtered_luma", "filtered_rgb"]
 
-# Filter -> its strengths to choose from. `qp` 0 means that of the bitstream.
+# Filter -> its strengths to choose from, evenly spread in the range that helps; qp=0 means that of the bitstream.
 FILTERS: dict[str, tuple[str, ...]] = {
-    "spp": tuple(f"spp=quality=6:qp={qp}" for qp in (0, 4, 6, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44)),
-    "fspp": tuple(f"fspp=quality=5:qp={qp}" for qp in (0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44)),
+    "spp": tuple(f"spp=quality=6:qp={qp}" for qp in (0, 6, 10, 16, 24, 32, 40)),
+    "fspp": tuple(f"fspp=quality=5:qp={qp}" for qp in (0, 6, 10, 16, 24, 32, 40)),
 }
 
 

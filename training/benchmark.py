@@ -18,8 +18,6 @@ from training import train
 from training.configs import CONFIGS
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("batches", 60, "Batches of a turn.", lower_bound=1)
-flags.DEFINE_integer("turns", 5, "Turns of each.", lower_bound=1)
 
 
 def main(argv: list[str]) -> None:
@@ -29,7 +27,7 @@ def main(argv: list[str]) -> None:
     try:
         dataset, _ = train.make_datasets(config, FLAGS.data, FLAGS.video, 0)
     except ValueError as error:
-        raise app.UsageError(str(error)) from error
+        raise SystemExit(f"error: {error}") from error
     model = train.make_model(config)
     batches = iter(dataset)
     held = list(itertools.islice(batches, 2))
@@ -62,4 +60,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    train.define_data_flags()
+    flags.DEFINE_integer("batches", 60, "Batches of a turn.", lower_bound=1)
+    flags.DEFINE_integer("turns", 5, "Turns of each.", lower_bound=1)
     app.run(main)

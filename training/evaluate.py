@@ -26,15 +26,6 @@ from keras_deartifact.metrics.psnr import decibels, mean_squared_error
 from training import baselines
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model", engines.DEFAULT_MODEL, "A shipped model's name or a model file.")
-flags.DEFINE_string("stills", None, "Folder of clean pictures.")
-flags.DEFINE_string("videos", None, "Folder of lossless clips.")
-flags.DEFINE_list("qualities", ["10", "20", "30", "40", "90"], "JPEG qualities.")
-flags.DEFINE_string(
-    "filter", "spp", f"Classical filter to compare with, of {sorted(baselines.FILTERS)}, or '' for none."
-)
-flags.DEFINE_integer("frames", 20, "Frames of a clip.", lower_bound=1)
-flags.DEFINE_string("json", None, "File for the figures.")
 
 Figures = dict[str, float]
 
@@ -71,8 +62,9 @@ def evaluate_stills(restorer: engines.Restorer, folder: str, qualities: list[int
                     figures.setdefault(f"gain {name}", []).append(after[name] - value)
                 for strength in strengths:
                     filtered = baselines.filtered_rgb(str(binary), jpeg, strength, original.shape[:2])
-                    after = _still_figures(original, filtered)
-                    by_strength[strength].append({name: after[name] - value for name, value in before.items()})
+                    by_strength[strength].append(
+                        {name: metrics.METRICS[name](original, filtered) - before[name] for name in ("psnr", "psnr_y")}
+                    )
         row = {"quality": float(quality), "pictures": float(len(files))}
         row |= {name: float(np.mean(values)) for name, values in figures.items()}
         means = [
@@ -80,7 +72,7 @@ def evaluate_stills(restorer: engines.Restorer, folder: str, qualities: list[int
         ]
         if means:
             best = max(means, key=lambda mean: mean["psnr"])
-            row |= {f"{chain} gain {name}": best[name] for name in ("psnr", "psnr_y")}
+            row |= {f"{chain} gain {name}": value for name, value in best.items()}
         rows.append(row)
     return rows
 
@@ -161,7 +153,7 @@ def main(argv: list[str]) -> None:
     """Prints the tables that the flags ask for."""
     del argv
     if not (FLAGS.stills or FLAGS.videos):
-        raise app.UsageError("Give --stills, --videos or both.")
+        raise SystemExit("error: give --stills, --videos or both.")
     figures: dict[str, Any] = {"filter": FLAGS.filter if baselines.ffmpeg() else ""}
     if FLAGS.filter and not baselines.ffmpeg():
         print("no classical filter: imageio-ffmpeg is not installed")
@@ -177,10 +169,22 @@ def main(argv: list[str]) -> None:
             figures["videos"] = evaluate_videos(restorer, FLAGS.videos, FLAGS.frames, FLAGS.filter)
             print(*_table(figures["videos"]), sep="\n")
     except ValueError as error:
-        raise app.UsageError(str(error)) from error
+        raise SystemExit(f"error: {error}") from error
     if FLAGS.json:
         Path(FLAGS.json).write_text(json.dumps(figures, indent=2) + "\n")
 
 
+def define_flags() -> None:
+    """Defines the flags. Not at import: programs share names of flags, and tests import several programs."""
+    flags.DEFINE_string("model", engines.DEFAULT_MODEL, "A shipped model's name or a model file.")
+    flags.DEFINE_string("stills", None, "Folder of clean pictures.")
+    flags.DEFINE_string("videos", None, "Folder of lossless clips.")
+    flags.DEFINE_list("qualities", ["10", "20", "30", "40", "90"], "JPEG qualities.")
+    flags.DEFINE_enum("filter", "spp", ["", *baselines.FILTERS], "Classical filter to compare with.")
+    flags.DEFINE_integer("frames", 20, "Frames of a clip.", lower_bound=1)
+    flags.DEFINE_string("json", None, "File for the figures.")
+
+
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -22,15 +22,6 @@ from keras_deartifact import colour, data, degradations, video
 from training import motion
 
 FLAGS = flags.FLAGS
-flags.DEFINE_multi_string("data", None, "Folder of videos and photographs; may be given several times.", required=True)
-flags.DEFINE_string("out", None, "Folder for the shards.", required=True)
-flags.DEFINE_integer("clips", 1500, "Clips to make.", lower_bound=1)
-flags.DEFINE_integer("side", 272, "Side of the square clips, in pixels.", lower_bound=144)
-flags.DEFINE_integer("frames", 20, "Frames of a clip.", lower_bound=3)
-flags.DEFINE_integer("patches", 12, "Patches taken from a clip.", lower_bound=1)
-flags.DEFINE_integer("patch", 128, "Side of a patch, a multiple of 16.", lower_bound=16)
-flags.DEFINE_float("video_share", 0.3, "Share of clips cut from real videos, where there are any.")
-flags.DEFINE_integer("seed", 0, "Seed of every choice; another seed makes other shards.")
 
 _VIDEO_EXTENSIONS = {".mkv", ".mp4", ".mov", ".webm", ".avi", ".y4m", ".ts"}
 _CLIPS_PER_SHARD = 50
@@ -170,8 +161,22 @@ def main(argv: list[str]) -> None:
             FLAGS.seed,
         )
     except ValueError as error:
-        raise app.UsageError(str(error)) from error
+        raise SystemExit(f"error: {error}") from error
+
+
+def define_flags() -> None:
+    """Defines the flags. Not at import: programs share names of flags, and tests import several programs."""
+    flags.DEFINE_multi_string("data", None, "Folder of videos and photographs; may be repeated.", required=True)
+    flags.DEFINE_string("out", None, "Folder for the shards.", required=True)
+    flags.DEFINE_integer("clips", 1500, "Clips to make.", lower_bound=1)
+    flags.DEFINE_integer("side", 272, "Side of the square clips, in pixels.", lower_bound=144)
+    flags.DEFINE_integer("frames", 20, "Frames of a clip.", lower_bound=3)
+    flags.DEFINE_integer("patches", 12, "Patches taken from a clip.", lower_bound=1)
+    flags.DEFINE_integer("patch", 128, "Side of a patch, a multiple of 16.", lower_bound=16)
+    flags.DEFINE_float("video_share", 0.3, "Share of clips cut from real videos, where there are any.")
+    flags.DEFINE_integer("seed", 0, "Seed of every choice; another seed makes other shards.")
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

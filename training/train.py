@@ -21,11 +21,6 @@ from training import callbacks
 from training.configs import CONFIGS, TrainConfig, as_dict
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("config", None, sorted(CONFIGS), "What to train; see training/configs.py.", required=True)
-flags.DEFINE_multi_string("data", [], "Folder of pictures; may be given several times.")
-flags.DEFINE_string("video", None, "Folder of shards written by training.prepare_video.")
-flags.DEFINE_string("run", None, "Folder of the run; an unfinished run there goes on.", required=True)
-flags.DEFINE_integer("steps", None, "Training steps in all, in place of the configuration's.", lower_bound=1)
 
 
 _VALIDATION_BATCHES = 12
@@ -146,8 +141,23 @@ def main(argv: list[str]) -> None:
     try:
         train(config, FLAGS.data, FLAGS.video, Path(FLAGS.run))
     except ValueError as error:
-        raise app.UsageError(str(error)) from error
+        raise SystemExit(f"error: {error}") from error
+
+
+def define_data_flags() -> None:
+    """Defines the flags that say what to train on. Not at import: several programs, and their tests, import this."""
+    flags.DEFINE_enum("config", None, sorted(CONFIGS), "What to train; see training/configs.py.", required=True)
+    flags.DEFINE_multi_string("data", [], "Folder of pictures; may be given several times.")
+    flags.DEFINE_string("video", None, "Folder of shards written by training.prepare_video.")
+
+
+def define_flags() -> None:
+    """Defines all flags of this program."""
+    define_data_flags()
+    flags.DEFINE_string("run", None, "Folder of the run; an unfinished run there goes on.", required=True)
+    flags.DEFINE_integer("steps", None, "Training steps in all, in place of the configuration's.", lower_bound=1)
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.motion import pan_over
+
+
+def _shift(first, second):
+    """How far `second` lies from `first`, whole pixels, by phase correlation under a window."""
+    window = np.hanning(first.shape[0])[:, None] * np.hanning(first.shape[1])
+    spectra = [np.fft.fft2((each[..., 1] - each[..., 1].mean()) * window) for each in (first, second)]
+    cross = spectra[0].conj() * spectra[1]
+    peak = np.fft.ifft2(cross / (np.abs(cross) + 1e-9)).real
+    found = np.unravel_index(peak.argmax(), peak.shape)
+    return np.array([(value + size // 2) % size - size // 2 for value, size in zip(found, peak.shape, strict=True)])
+
+
+@pytest.fixture(scope="module")
+def photograph(photo):
+    return Image.fromarray(photo(300, 400))
+
+
+def test_shift_by_hand(photo):
+    picture = photo(80, 90)
+    # What was at (5, 3) of the first is at (0, 0) of the second.
+    np.testing.assert_array_equal(_shift(picture[:64, :64], picture[5:69, 3:67]), [-5, -3])
+
+
+def test_shape_and_seed(photograph):
+    clips = [pan_over(np.random.default_rng(seed), photograph, 64, 5) for seed in (1, 1, 2)]
+    assert clips[0].shape == (5, 64, 64, 3)
+    assert clips[0].dtype == np.uint8
+    np.testing.assert_array_equal(clips[0], clips[1])
+    assert not np.array_equal(clips[0], clips[2])
+
+
+def test_frames_move_along_a_line(photograph):
+    moving = still = 0
+    for seed in range(20):
+        clip = pan_over(np.random.default_rng(seed), photograph, 96, 6)
+        still += all((clip[index] == clip[index + 1]).all() for index in range(5))
+        steps = np.array([_shift(clip[index], clip[index + 1]) for index in range(5)])
+        total = steps.sum(axis=0)
+        if np.linalg.norm(total) < 5:
+            continue
+        moving += 1
+        # No step goes back by more than rounding, and their sum is what the first and the last frame say.
+        direction = total / np.linalg.norm(total)
+        assert (steps @ direction).min() >= -1.0, seed
+        if np.linalg.norm(total) < 20:
+            assert np.abs(_shift(clip[0], clip[-1]) - total).max() <= 3, seed
+    assert moving >= 5
+    # A window that starts in a corner and wants to leave stays where it is: few do.
+    assert still <= 2
+
+
+@pytest.mark.parametrize("size", [(64, 64), (80, 72), (300, 64), (150, 200)])
+def test_nothing_but_the_photograph_is_seen(size):
+    """White all over: a corner of the window outside it would be black. Noise and rounding leave it light."""
+    photograph = Image.new("RGB", size, (255, 255, 255))
+    for seed in range(40):
+        assert pan_over(np.random.default_rng(seed), photograph, 64, 12).min() > 220, seed
+
+
+def test_brightness_is_kept():
+    # Bicubic sampling and reduction keep the mean; noise has none.
+    plain = Image.new("RGB", (200, 200), (100, 50, 200))
+    for seed in range(5):
+        clip = pan_over(np.random.default_rng(seed), plain, 64, 3)
+        np.testing.assert_allclose(clip.mean(axis=(0, 1, 2)), [100, 50, 200], atol=0.5)
+
+
+def test_photograph_is_too_small():
+    with pytest.raises(ValueError, match=r"Expected a photograph of at least 64 pixels. Received: size=\(100, 63\)"):
+        pan_over(np.random.default_rng(0), Image.new("RGB", (100, 63)), 64, 3)
