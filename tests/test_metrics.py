@@ -8,7 +8,17 @@ import pytest
 from PIL import Image
 
 from keras_deartifact.image import luma
-from keras_deartifact.metrics import METRICS, psnr, psnr_b, psnr_y, ssim
+from keras_deartifact.metrics import (
+    CLIP_METRICS,
+    METRICS,
+    NO_REFERENCE_CLIP_METRICS,
+    NO_REFERENCE_METRICS,
+    bits_per_pixel,
+    psnr,
+    psnr_b,
+    psnr_y,
+    ssim,
+)
 
 INPUTS = [
     *(f"live1/{name}.png" for name in ("bikes", "caps", "monarch", "carnivaldolls", "churchandcapitol", "statue")),
@@ -112,7 +122,7 @@ class TestEveryMetric:
         assert METRICS[name].__name__ == name
 
     def test_worse_is_lower(self, name, photo):
-        original = photo(48, 64)
+        original = photo(168, 184)
         noise = np.random.default_rng(0).normal(0, 1, original.shape)
         pictures = [np.clip(np.rint(original + level * noise), 0, 255).astype(np.uint8) for level in (2, 8, 32)]
         values = [METRICS[name](original, restored) for restored in pictures]
@@ -120,16 +130,16 @@ class TestEveryMetric:
         assert all(type(value) is float for value in values)
 
     def test_equal_pictures(self, name):
-        flat = np.full((32, 32, 3), 99, np.uint8)
-        assert METRICS[name](flat, flat) == {"ssim": 1.0}.get(name, math.inf)
+        flat = np.full((168, 168, 3), 99, np.uint8)
+        assert METRICS[name](flat, flat) == {"ssim": 1.0, "ms_ssim": 1.0}.get(name, math.inf)
 
     def test_grey_is_its_own_luma(self, name, photo):
-        original, restored = luma(photo(32, 48, seed=1)), luma(photo(32, 48, seed=2))
+        original, restored = luma(photo(168, 184, seed=1)), luma(photo(168, 184, seed=2))
         colour = METRICS[name](np.dstack([original] * 3), np.dstack([restored] * 3))
         assert METRICS[name](original, restored) == pytest.approx(colour, abs=1e-12)
 
     def test_leaves_its_arguments_alone(self, name, photo):
-        original, restored = photo(32, 48, seed=1), photo(32, 48, seed=2)
+        original, restored = photo(168, 184, seed=1), photo(168, 184, seed=2)
         before = original.copy(), restored.copy()
         METRICS[name](original, restored)
         np.testing.assert_array_equal(original, before[0])
@@ -149,6 +159,94 @@ class TestEveryMetric:
     def test_arguments_are_checked(self, name, original, restored, message):
         with pytest.raises(ValueError, match=message):
             METRICS[name](original, restored)
+
+
+@pytest.mark.parametrize("name", NO_REFERENCE_METRICS)
+class TestEveryNoReferenceMetric:
+    def test_its_name(self, name):
+        assert NO_REFERENCE_METRICS[name].__name__ == name
+
+    def test_noise_is_worse(self, name, photo):
+        original = photo(192, 288)
+        noise = np.random.default_rng(0).normal(0, 1, original.shape)
+        pictures = [np.clip(np.rint(original + level * noise), 0, 255).astype(np.uint8) for level in (0, 16, 64)]
+        values = [NO_REFERENCE_METRICS[name](image) for image in pictures]
+        assert values == sorted(values)
+        assert all(type(value) is float for value in values)
+
+    @pytest.mark.parametrize("level", [0, 99, 255])
+    @pytest.mark.parametrize("channels", [(), (3,)])
+    def test_constant_picture(self, name, level, channels):
+        assert NO_REFERENCE_METRICS[name](np.full((192, 192, *channels), level, np.uint8)) == math.inf
+
+    @pytest.mark.parametrize("period", [1, 2])
+    def test_periodic_picture(self, name, period):
+        # Products of neighbours have one sign only, so that a tail is empty.
+        board = 255 * (np.indices((192, 288)) // period).sum(axis=0, dtype=np.uint8) % 2
+        assert NO_REFERENCE_METRICS[name](board.astype(np.uint8)) >= 0
+
+    def test_extreme_pictures_have_a_value(self, name):
+        random = np.random.default_rng(0)
+        for picture in (
+            random.integers(0, 256, (192, 288)),
+            random.integers(0, 2, (192, 288)),
+            np.indices((192, 288))[0],
+            np.eye(192, 288),
+        ):
+            assert not math.isnan(NO_REFERENCE_METRICS[name](picture.astype(np.uint8)))
+
+    def test_grey_is_its_own_luma(self, name, photo):
+        image = luma(photo(193, 291))
+        assert NO_REFERENCE_METRICS[name](image) == NO_REFERENCE_METRICS[name](np.dstack([image] * 3))
+
+    def test_layout_in_memory_does_not_matter(self, name, photo):
+        image = photo(192, 288)
+        assert NO_REFERENCE_METRICS[name](np.asfortranarray(image)) == NO_REFERENCE_METRICS[name](image)
+
+    def test_leaves_its_argument_alone(self, name, photo):
+        image = photo(192, 288)
+        before = image.copy()
+        NO_REFERENCE_METRICS[name](image)
+        np.testing.assert_array_equal(image, before)
+
+    @pytest.mark.parametrize(
+        ("image", "message"),
+        [
+            (np.zeros((192, 288), np.float32), r"Received: image\.dtype=float32"),
+            (np.zeros((192, 288), np.uint16), r"Received: image\.dtype=uint16"),
+            (np.zeros((192, 288, 4), np.uint8), r"image\.shape=\(192, 288, 4\)"),
+            (np.zeros((1, 192, 288, 3), np.uint8), r"image\.shape=\(1, 192, 288, 3\)"),
+            (np.zeros((0, 16), np.uint8), r"image\.shape=\(0, 16\)"),
+            (np.zeros((13, 192), np.uint8), r"expected image .*pixels\. Received: image\.shape=\(13, 192\)"),
+        ],
+    )
+    def test_argument_is_checked(self, name, image, message):
+        with pytest.raises(ValueError, match=message):
+            NO_REFERENCE_METRICS[name](image)
+
+
+@pytest.mark.parametrize("registry", [CLIP_METRICS, NO_REFERENCE_CLIP_METRICS])
+def test_names_of_the_clip_metrics(registry):
+    assert all(function.__name__ == name for name, function in registry.items())
+
+
+def test_bits_per_pixel_by_hand():
+    assert bits_per_pixel(1000, 20, 40) == 10
+    assert bits_per_pixel(1000, 20, 40, frame_count=25) == 0.4
+    assert bits_per_pixel(0, 1, 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((-1, 16, 16), "Received: size_bytes=-1"),
+        ((1, 0, 16), "Received: height=0, width=16, frame_count=1"),
+        ((1, 16, 16, 0), "Received: height=16, width=16, frame_count=0"),
+    ],
+)
+def test_bits_per_pixel_checks(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        bits_per_pixel(*arguments)
 
 
 def test_least_sizes():

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from keras_deartifact.metrics.psnr import Frame, decibels, luma_pair, mean_squared_error
+from keras_deartifact.metrics.frames import Frame, luma_pair
+from keras_deartifact.metrics.psnr import decibels, mean_squared_error
 
 BLOCK = 8
 

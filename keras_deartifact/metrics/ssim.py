@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from keras_deartifact.metrics.psnr import Frame, luma_pair
+from keras_deartifact.metrics.frames import Frame, luma_pair
 
 SIZE = 11
 SIGMA = 1.5
@@ -35,14 +35,30 @@ def ssim(original: Frame, restored: Frame) -> float:
     first, second = (frame.astype(np.float64) for frame in luma_pair(original, restored))
     if min(first.shape) < SIZE:
         raise ValueError(f"expected pictures of at least {SIZE}x{SIZE} pixels. Received: shape={original.shape}")
+    return mean_similarity(first, second)[0]
+
+
+def mean_similarity(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The mean SSIM of two pictures, and the mean of its second factor alone, contrast and structure.
+
+        (2 cov_xy + c2) / (var_x + var_y + c2)
+
+    Args:
+        first: float64 array `(height, width)` in `[0, 255]`, at least 11x11 pixels.
+        second: the same shape.
+
+    Returns:
+        The two means, each over all places where the window lies inside the picture.
+    """
     c1, c2 = (K1 * PEAK) ** 2, (K2 * PEAK) ** 2
     mean_first, mean_second = _blur(first), _blur(second)
     product = mean_first * mean_second
     squares = mean_first**2 + mean_second**2
     covariance = _blur(first * second) - product
     variances = _blur(first**2 + second**2) - squares
-    similarity = (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
-    return float(similarity.mean())
+    contrast_structure = (2 * covariance + c2) / (variances + c2)
+    similarity = (2 * product + c1) / (squares + c1) * contrast_structure
+    return float(similarity.mean()), float(contrast_structure.mean())
 
 
 def _blur(samples: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
