@@ -1,21 +1,21 @@
 """The command `deartifact`: restore, probe, demo, models.
 
 Exit codes: 0 done; 2 an error, told in one line on stderr, and nothing was written for that file; 3 a video breaks off
-or is damaged, and what decodes of it was restored; 130 interrupted. All but the parser is imported when it is needed.
+or is damaged, and what decodes of it was restored; 130 interrupted. What only an error of this program can cause keeps
+its traceback, with exit code 1; in a folder the other files are restored all the same. All but the parser is imported
+when it is needed.
 """
 
 import argparse
-import contextlib
 import json
 import os
-import sys
-import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from keras_deartifact import __version__
+from keras_deartifact import __version__, console
 
 if TYPE_CHECKING:
     from keras_deartifact.engines import Restorer
@@ -25,11 +25,8 @@ _DONE, _FAILED, _BROKEN, _INTERRUPTED = 0, 2, 3, 130
 
 _EXIT_CODES = (
     "Exit code: 0 done; 2 an error, and nothing was written for that file; 3 a video breaks off or is damaged, and "
-    "what decodes of it was restored; 130 interrupted."
+    "what decodes of it was restored; 130 interrupted; 1 an error of this program, please report it with its traceback."
 )
-
-# Without a terminal, a line of progress every so often.
-_LINE_SECONDS = 10.0
 
 _Value = TypeVar("_Value")
 
@@ -54,12 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             code: int = arguments.run(arguments)
         return code
     except KeyboardInterrupt:
-        _say("interrupted; what was not finished is not kept")
+        console.say("interrupted; what was not finished is not kept")
         return _INTERRUPTED
     except Exception as error:
-        if arguments.debug:
+        if arguments.debug or not console.is_expected(error):
             raise
-        _say(f"error: {_sentence(error)}")
+        console.say(f"error: {console.sentence(error)}")
         return _FAILED
 
 
@@ -77,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"deartifact {__version__}")
     common = _Parser(add_help=False)
-    common.add_argument("--debug", action="store_true", help="show Python's traceback of an error")
+    common.add_argument("--debug", action="store_true", help="show Python's traceback of every error")
     model = _Parser(add_help=False)
     model.add_argument(
         "--model",
@@ -133,8 +130,8 @@ def _add_restore(add: Callable[..., _Parser], parents: list[_Parser]) -> None:
     parser.add_argument(
         "--codec",
         help="encoder of a video: libx264 (the default, because everything plays it; up to 10 bits), libx265 (the "
-        "default for 12 bits; smaller and several times slower), libvpx-vp9 (the default for .webm), libsvtav1, "
-        "libx264rgb, ffv1 (lossless)",
+        "default for 12 bits; smaller and several times slower), libx264rgb (the default for RGB), libvpx-vp9 (the "
+        "default for .webm), libsvtav1, ffv1 (lossless)",
     )
     parser.add_argument(
         "--crf",
@@ -221,7 +218,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     files.check_target(source, output, arguments.overwrite)
     line, broken = _restore_file(arguments, _restorer(arguments), source, output, media)
     if broken is not None:
-        _say(f"warning: {broken}")
+        console.say(f"warning: {broken}")
     print(line)
     return _DONE if broken is None else _BROKEN
 
@@ -236,16 +233,16 @@ def _restore_folder(arguments: argparse.Namespace) -> int:
     restorer = _restorer(arguments)
     counts = {"restored": 0, "incomplete": 0, "skipped": 0, "failed": 0}
     troubles: list[str] = []
-    with _progress(len(names), str(source), " files") as step_to:
+    with console.progress(len(names), str(source), " files") as step_to:
         for number, name in enumerate(names, 1):
             outcome, line, trouble = _restore_below(arguments, restorer, name)
             counts[outcome] += 1
-            _print(f"[{number}/{len(names)}] {name}: {line}")
+            console.show(f"[{number}/{len(names)}] {name}: {line}")
             if trouble is not None:
                 troubles.append(f"{'error' if outcome == 'failed' else 'warning'}: {source / name}: {trouble}")
             step_to(number)
     for trouble in troubles:
-        _say(trouble)
+        console.say(trouble)
     print(f"{output}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     if counts["failed"]:
         return _FAILED
@@ -267,11 +264,11 @@ def _restore_below(arguments: argparse.Namespace, restorer: "Restorer", name: Pa
     except files.NotMediaError as error:
         if not files.has_media_name(name):
             return "skipped", "skipped, neither an image nor a video", None
-        return "failed", "failed", _sentence(error)
+        return "failed", "failed", console.sentence(error)
     except Exception as error:
-        if arguments.debug:
-            raise
-        return "failed", "failed", _sentence(error)
+        if arguments.debug or not console.is_expected(error):
+            traceback.print_exc()
+        return "failed", "failed", console.sentence(error)
     return "restored" if broken is None else "incomplete", line, broken
 
 
@@ -310,7 +307,7 @@ def _restore_file(
         step = "an unknown quality" if image.log2_step is None else f"log2 step {image.log2_step:.2f}"
         return f"{target}: {image.width}x{image.height} from {step} in {image.seconds:.1f} s", None
     options |= {"codec": arguments.codec, "crf": arguments.crf, "preset": arguments.preset}
-    with _progress(_frame_count(source), source.name) as step_to:
+    with console.progress(_frame_count(source), source.name) as step_to:
         report = restore.restore_video(restorer, source, target, progress=step_to, **options)
     return f"{target}: {_summary(report)}", report.broken
 
@@ -337,41 +334,6 @@ def _frame_count(source: Path) -> int | None:
     if info.frame_count is not None or info.duration is None or info.frame_rate is None:
         return info.frame_count
     return round(info.duration * info.frame_rate)
-
-
-@contextlib.contextmanager
-def _progress(total: int | None, name: str, unit: str = " frames") -> Iterator[Callable[[int], None]]:
-    """Gives a function that is told how many are done; it shows that, how many a second, and the time left."""
-    if not sys.stderr.isatty():
-        yield _plain_progress(total, name, unit)
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=name, unit=unit, leave=False, dynamic_ncols=True) as bar:
-
-        def show(done: int) -> None:
-            if bar.total is not None and done > bar.total:
-                # The container stated too few.
-                bar.total = None
-            bar.update(done - bar.n)
-
-        yield show
-
-
-def _plain_progress(total: int | None, name: str, unit: str) -> Callable[[int], None]:
-    started = last = time.monotonic()
-
-    def show(done: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < _LINE_SECONDS:
-            return
-        last = now
-        rate = done / (now - started)
-        left = unit if total is None or done > total else f"/{total}{unit}, {(total - done) / rate:.0f} s left"
-        _say(f"{name}: {done}{left}, {rate:.1f}{unit} a second")
-
-    return show
 
 
 def _probe(arguments: argparse.Namespace) -> int:
@@ -415,7 +377,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     before, after, sheet = (folder / name for name in ("before.mp4", "after.mp4", "side-by-side.png"))
     demo.compress(before)
-    with _progress(_frame_count(before), before.name) as step_to:
+    with console.progress(_frame_count(before), before.name) as step_to:
         report = restore.restore_video(restorer, before, after, overwrite=True, progress=step_to)
     rows = {"before.mp4": demo.measure(before), "after.mp4": demo.measure(after)}
     old, new = rows.values()
@@ -442,52 +404,3 @@ def _models(arguments: argparse.Namespace) -> int:
         mark = " (default)" if name == engines.DEFAULT_MODEL else ""
         print(f"{name}{mark}: {card.get('description', 'no description')}")
     return _DONE
-
-
-def _print(line: str) -> None:
-    """Prints above a progress bar, where there is one."""
-    if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        tqdm.write(line)
-    else:
-        print(line, flush=True)
-
-
-def _say(line: str) -> None:
-    print(f"deartifact: {line}", file=sys.stderr, flush=True)
-
-
-def _sentence(error: Exception) -> str:
-    """One line that says what is wrong and what to do."""
-    if isinstance(error, FileExistsError):
-        text = f"{_named(error)} exists already; pass --overwrite to replace it, or choose another name"
-    elif isinstance(error, FileNotFoundError):
-        text = f"there is no file or folder {_named(error)}; check the path"
-    elif isinstance(error, OSError):
-        text = _system_sentence(error)
-    elif isinstance(error, MemoryError):
-        text = "not enough memory; use a smaller picture or a machine with more"
-    elif isinstance(error, ValueError):
-        text = str(error)
-    else:
-        text = f"{type(error).__name__}: {error} (this is not expected; --debug shows where it comes from)"
-    return " ".join(text.split())
-
-
-def _system_sentence(error: OSError) -> str:
-    import errno
-
-    advice = {
-        errno.ENOSPC: "free some space or write to another disk",
-        errno.EDQUOT: "free some space or write to another disk",
-        errno.EFBIG: "write to a file system without that limit",
-        errno.EROFS: "write to another place with -o",
-        errno.EACCES: "check its permissions, or write to another place with -o",
-        errno.EPERM: "check its permissions, or write to another place with -o",
-    }
-    return f"{error.strerror or error}: {_named(error)}; {advice.get(error.errno or 0, 'check the path and the disk')}"
-
-
-def _named(error: OSError) -> str:
-    return str(error.filename) if error.filename is not None else str(error)

@@ -4,7 +4,7 @@
 the pixels. The copy is written under a hidden temporary name beside its target and gets its name when it is complete:
 a run that fails or is interrupted leaves nothing behind, and the source is only ever read.
 
-A video runs through three stages that overlap, each in its own thread, with short queues between them:
+A video runs through three stages that overlap (`pipeline.py`):
 
     decode, RGB, float, quantiser map  ->  inference (the calling thread)  ->  correction, encode
 
@@ -15,20 +15,16 @@ network that changes nothing gives back the decoded video exactly.
 import contextlib
 import os
 import shlex
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
 import numpy.typing as npt
 
-from keras_deartifact import codecs, colour, files, image, quantiser, stills, video
+from keras_deartifact import colour, encoders, files, image, pipeline, quantiser, stills, video
 from keras_deartifact.engines import Restorer
 
 MARGIN = 64
@@ -41,42 +37,6 @@ WHOLE_PIXELS = 4_000_000
 """Up to here a picture goes through the network in one piece: 1080p and what a camera of 4 megapixels takes."""
 
 Floats = npt.NDArray[np.float32]
-Item = TypeVar("Item")
-
-# Frames between two stages. More would only hold memory: a 4K frame is 100 MB of floats, and each stage has one too.
-_QUEUE_FRAMES = 2
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """How an encoder is run unless told otherwise: at a quality that takes back little of what was gained.
-
-    Attributes:
-        crf: constant rate factor in the encoder's own scale, down is better; None for one that has none.
-        crf_maximum: the scale's worst end.
-        preset: speed against size; None for one that has none.
-        presets: all that there are.
-        options: further options.
-    """
-
-    crf: float | None = None
-    crf_maximum: float = 51
-    preset: str | None = None
-    presets: tuple[str, ...] = ()
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
-# What the second encode takes back, on the clip of `demo`: 0.02 dB of luma where the source has CRF 40; 0.12 (H.264) or
-# 0.06 (H.265) where it has CRF 28, and 0.17 with H.264 at CRF 16. x264's "medium" makes files 5 % smaller than "faster"
-# for twice the time on cores that the network wants.
-ENCODERS: dict[str, Encoder] = {
-    "libx264": Encoder(14, preset="faster", presets=codecs.PRESETS),
-    "libx264rgb": Encoder(14, preset="faster", presets=codecs.PRESETS),
-    "libx265": Encoder(14, preset="faster", presets=codecs.PRESETS),
-    "libvpx-vp9": Encoder(10, 63, options={"deadline": "good", "cpu-used": "5", "row-mt": "1"}),
-    "libsvtav1": Encoder(10, 63, "9", tuple(map(str, range(14)))),
-    "ffv1": Encoder(options={"level": "3", "slicecrc": "1"}),
-}
 
 
 @dataclass(frozen=True)
@@ -257,9 +217,9 @@ def restore_video(
         source: a video file.
         target: the file to write; its extension gives the container.
         strength: 0 keeps the decoded planes, 1 takes what the network makes of them.
-        codec: key of `ENCODERS`; by default the one that the container calls for (`default_codec`).
-        crf: quality in the encoder's own scale, down is better; the default is the encoder's in `ENCODERS`.
-        preset: speed against size, in the encoder's own words; the default is the encoder's in `ENCODERS`.
+        codec: key of `encoders.ENCODERS`; by default the one that `encoders.default` chooses.
+        crf: quality in the encoder's own scale, down is better; the default is the encoder's in `encoders.ENCODERS`.
+        preset: speed against size, in the encoder's own words; the default is the encoder's in `encoders.ENCODERS`.
         overwrite: whether an existing target may be replaced.
         progress: called after each restored frame, in the calling thread, with the number of frames so far.
 
@@ -275,14 +235,18 @@ def restore_video(
     """
     _check_strength(strength)
     info = video.probe(source)
+    if info.pix_fmt is None:
+        raise video.BrokenVideoError(
+            f"no frame of the video decodes; check that the file is complete. Received: {os.fspath(source)}"
+        )
     if info.pix_fmt not in colour.SUPPORTED:
         raise ValueError(
             f"the video must have a pixel format such as yuv420p; convert it first, for example with "
             f"'ffmpeg -i {shlex.quote(os.fspath(source))} -c:v ffv1 -pix_fmt yuv444p -c:a copy converted.mkv'. "
             f"Received: pix_fmt={info.pix_fmt}"
         )
-    codec = codec or default_codec(target, info.bit_depth or 8)
-    encoder = _encoder(codec, crf, preset)
+    codec = codec or encoders.default(target, info.pix_fmt)
+    encoder = encoders.choose(codec, crf, preset)
     if codec == "libsvtav1":
         # It writes a banner to stderr by itself, and takes its log level, 1 for errors, from the environment alone.
         os.environ.setdefault("SVT_LOG", "1")
@@ -297,7 +261,9 @@ def restore_video(
         )
         run = _Run(restorer, strength, progress)
         with writer:
-            run.through(source, info.codec, writer)
+            pipeline.overlap(
+                run.decode(source, info.codec), run.restore, lambda item: writer.write(run.corrected(item))
+            )
         seconds = time.perf_counter() - run.started
     return VideoReport(
         frames=run.frames,
@@ -309,28 +275,6 @@ def restore_video(
         broken=run.broken,
         skipped=tuple(writer.skipped),
     )
-
-
-def default_codec(target: files.StrPath, bit_depth: int = 8) -> str:
-    """The encoder for a file name: VP9 for .webm, which holds no H.264; otherwise H.264, or H.265 above 10 bits."""
-    if Path(target).suffix.lower() == ".webm":
-        return "libvpx-vp9"
-    return "libx264" if bit_depth <= 10 else "libx265"
-
-
-def _encoder(codec: str, crf: float | None, preset: str | None) -> Encoder:
-    """The entry of `ENCODERS`, with what was asked for instead of its defaults."""
-    if codec not in ENCODERS:
-        raise ValueError(f"expected a codec of {sorted(ENCODERS)}. Received: codec={codec!r}")
-    encoder = ENCODERS[codec]
-    if crf is not None and (encoder.crf is None or not 0 <= crf <= encoder.crf_maximum):
-        expected = "no crf" if encoder.crf is None else f"a crf of 0 to {encoder.crf_maximum:g}"
-        raise ValueError(f"expected {expected} for {codec}. Received: crf={crf:g}")
-    # x264 itself would tell of an unknown one, on stderr.
-    if preset is not None and preset not in encoder.presets:
-        expected = f"a preset of {', '.join(encoder.presets)}" if encoder.presets else "no preset"
-        raise ValueError(f"expected {expected} for {codec}. Received: preset={preset!r}")
-    return replace(encoder, crf=encoder.crf if crf is None else crf, preset=preset or encoder.preset)
 
 
 class _Decoded(NamedTuple):
@@ -349,52 +293,6 @@ class _Restored(NamedTuple):
     restored: Floats
 
 
-class _Stopped(Exception):
-    """Another stage failed."""
-
-
-class _Queue(Generic[Item]):
-    """A bounded queue between two threads that ends with `close`, and that `stop` makes both of them leave at once."""
-
-    def __init__(self, size: int) -> None:
-        self._items: deque[Item] = deque()
-        self._size = size
-        self._changed = threading.Condition()
-        self._closed = False
-        self._stopped = False
-
-    def put(self, item: Item) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped or len(self._items) < self._size)
-            if self._stopped:
-                raise _Stopped
-            self._items.append(item)
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def stop(self) -> None:
-        with self._changed:
-            self._stopped = True
-            self._items.clear()
-            self._changed.notify_all()
-
-    def __iter__(self) -> Iterator[Item]:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._stopped or self._closed or bool(self._items))
-                if self._stopped:
-                    raise _Stopped
-                if not self._items:
-                    return
-                item = self._items.popleft()
-                self._changed.notify_all()
-            yield item
-
-
 class _Run:
     """One video's way through the three stages, and what is counted on it."""
 
@@ -407,67 +305,43 @@ class _Run:
         self._restorer = restorer
         self._strength = strength
         self._progress = progress
-        self._decoded: _Queue[_Decoded] = _Queue(_QUEUE_FRAMES)
-        self._restored: _Queue[_Restored] = _Queue(_QUEUE_FRAMES)
 
-    def through(self, source: files.StrPath, codec: str, writer: video.VideoWriter) -> None:
-        """Runs all stages to their end; the first exception of any of them stops the others and is raised here."""
-        with ThreadPoolExecutor(2, "deartifact") as pool:
-            try:
-                workers = [
-                    pool.submit(self._guarded, lambda: self._decode(source, codec)),
-                    pool.submit(self._guarded, lambda: self._encode(writer)),
-                ]
-                try:
-                    for item in self._decoded:
-                        restored = restore_frames(self._timed, item.images, item.quantiser_map[None])
-                        self._restored.put(_Restored(item.frame, item.images, restored))
-                        self.frames += 1
-                        if self._progress is not None:
-                            self._progress(self.frames)
-                    self._restored.close()
-                except _Stopped:
-                    pass
-                for worker in workers:
-                    worker.result()
-            finally:
-                self._stop()
-
-    def _stop(self) -> None:
-        self._decoded.stop()
-        self._restored.stop()
-
-    def _guarded(self, stage: Callable[[], None]) -> None:
+    def decode(self, source: files.StrPath, codec: str) -> Generator[_Decoded, None, None]:
+        """Yields the frames; one that is broken ends them, unless it is the first."""
+        frames = cast(Generator[video.Frame, None, None], video.read_frames(source))
+        started = False
         try:
-            stage()
-        except _Stopped:
-            pass
-        except BaseException:
-            self._stop()
-            raise
+            with contextlib.closing(frames):
+                for frame, quantiser_map in self._mapped(frames, codec):
+                    if not started:
+                        self.started, started = time.perf_counter(), True
+                    rgb = image.pad_to_multiple(colour.to_rgb(frame), image.GRID)
+                    yield _Decoded(frame, image.to_float(rgb)[None], quantiser_map)
+        except video.BrokenVideoError as error:
+            if not started:
+                raise
+            self.broken = str(error)
+
+    def restore(self, item: _Decoded) -> _Restored:
+        """Puts a frame through the network."""
+        restored = restore_frames(self._timed, item.images, item.quantiser_map[None])
+        self.frames += 1
+        if self._progress is not None:
+            self._progress(self.frames)
+        return _Restored(item.frame, item.images, restored)
+
+    def corrected(self, item: _Restored) -> av.VideoFrame:
+        """The decoded frame with what the network changed."""
+        correction = (item.restored - item.images)[0, : item.frame.height, : item.frame.width]
+        if self._strength != 1.0:
+            correction *= np.float32(self._strength)
+        return colour.add_correction(item.frame, correction)
 
     def _timed(self, frames: npt.NDArray[Any], quantiser_map: Floats | None = None) -> npt.NDArray[Any]:
         started = time.perf_counter()
         restored = self._restorer(frames, quantiser_map)
         self.busy_seconds += time.perf_counter() - started
         return restored
-
-    def _decode(self, source: files.StrPath, codec: str) -> None:
-        count = 0
-        frames = cast(Generator[video.Frame, None, None], video.read_frames(source))
-        try:
-            with contextlib.closing(frames):
-                for frame, quantiser_map in self._mapped(frames, codec):
-                    if count == 0:
-                        self.started = time.perf_counter()
-                    count += 1
-                    rgb = image.pad_to_multiple(colour.to_rgb(frame), image.GRID)
-                    self._decoded.put(_Decoded(frame, image.to_float(rgb)[None], quantiser_map))
-        except video.BrokenVideoError as error:
-            if count == 0:
-                raise
-            self.broken = str(error)
-        self._decoded.close()
 
     def _mapped(self, frames: Iterator[video.Frame], codec: str) -> Iterator[tuple[av.VideoFrame, Floats]]:
         """Yields every frame with its map, smoothed in time."""
@@ -487,13 +361,6 @@ class _Run:
 
         for smoothed in quantiser.smooth_in_time(maps()):
             yield current[0], smoothed
-
-    def _encode(self, writer: video.VideoWriter) -> None:
-        for item in self._restored:
-            correction = (item.restored - item.images)[0, : item.frame.height, : item.frame.width]
-            if self._strength != 1.0:
-                correction *= np.float32(self._strength)
-            writer.write(colour.add_correction(item.frame, correction))
 
 
 def _check_strength(strength: float) -> None:

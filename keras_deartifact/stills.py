@@ -16,8 +16,6 @@ floating-point pixels.
 
 import io
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +25,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+
+from keras_deartifact import deep_png
 
 # Pillow also takes MPEG streams and icons for images, and reads JPEG 2000, PNM and AVIF of more than 8 bits as 8.
 READ_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
@@ -259,17 +259,11 @@ def _require_depth(image: ImageFile.ImageFile) -> None:
                 raise _Refused("16-bit grey TIFF in which 0 is black")
         elif max(bits) > 8:
             raise _Refused(f"colour TIFF of 8 bits, not {max(bits)}")
-    elif _is_deep_png(image):
-        if str(image.tile[0].args).startswith("LA"):
+    elif deep_png.is_deep(image):
+        if deep_png.has_grey_alpha(image):
             raise _Refused("16-bit grey PNG without alpha")
         if "transparency" in image.info:
             raise _Refused("16-bit PNG without a transparent colour")
-
-
-def _is_deep_png(image: ImageFile.ImageFile) -> bool:
-    if not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile:
-        return False
-    return str(image.tile[0].args).endswith(";16B")
 
 
 def _pixels(image: ImageFile.ImageFile, stream: BinaryIO) -> tuple[Pixels, Pixels | None]:
@@ -277,8 +271,8 @@ def _pixels(image: ImageFile.ImageFile, stream: BinaryIO) -> tuple[Pixels, Pixel
     samples: Pixels
     if image.mode in _DEEP_GREY:
         samples = np.asarray(image).astype(np.uint16)[..., np.newaxis]
-    elif _is_deep_png(image):
-        samples = _deep_samples(image, stream)
+    elif deep_png.is_deep(image):
+        samples = deep_png.read(image, stream)
     else:
         mode = _MODES[image.mode]
         # A colour or palette entry that stands for transparent; a grey or RGB image has no other alpha.
@@ -290,22 +284,6 @@ def _pixels(image: ImageFile.ImageFile, stream: BinaryIO) -> tuple[Pixels, Pixel
     if channels <= 2:
         return np.repeat(samples[..., :1], 3, axis=-1), alpha
     return np.ascontiguousarray(samples[..., :3]), alpha
-
-
-def _deep_samples(image: ImageFile.ImageFile, stream: BinaryIO) -> npt.NDArray[np.uint16]:
-    """All 16 bits of an RGB or RGBA PNG.
-
-    Pillow keeps the first byte of each sample. Told that the samples are little-endian it keeps the second one.
-    """
-    high = np.asarray(image).astype(np.uint16)
-    stream.seek(0)
-    with Image.open(stream, formats=("PNG",)) as again:
-        if not isinstance(again, PngImagePlugin.PngImageFile):
-            raise TypeError(type(again))
-        again.tile = [each._replace(args=str(each.args).replace(";16B", ";16L")) for each in again.tile]
-        low = np.asarray(again).astype(np.uint16)
-    samples: npt.NDArray[np.uint16] = np.left_shift(high, 8) | low
-    return samples
 
 
 def _jpeg_structure(image: Image.Image) -> tuple[list[list[int]] | None, str | None]:
@@ -448,35 +426,7 @@ def _tiff_tags(template: Still) -> dict[str, Any]:
 
 def _encode(picture: Pixels, image_format: str, options: dict[str, Any]) -> bytes:
     if picture.dtype == np.uint16 and picture.ndim == 3:
-        return _deep_png(picture, options)
+        return deep_png.encode(picture, **options)
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, image_format, **options)
     return buffer.getvalue()
-
-
-def _deep_png(picture: Pixels, options: dict[str, Any]) -> bytes:
-    """A 16-bit RGB or RGBA PNG, which Pillow does not write: all but the pixels is taken from an 8-bit one.
-
-    Args:
-        picture: uint16 array `(height, width, 3)` or `(height, width, 4)`.
-        options: as for Pillow's `save`.
-
-    Reference: "Portable Network Graphics (PNG) Specification", W3C; every row has filter type 2, "Up".
-    """
-    height, width, channels = picture.shape
-    samples = picture.astype(">u2").view(np.uint8).reshape(height, -1)
-    rows = np.full((height, 1 + samples.shape[1]), 2, np.uint8)
-    rows[0, 1:] = samples[0]
-    np.subtract(samples[1:], samples[:-1], out=rows[1:, 1:])
-    replaced = {
-        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0),
-        b"IDAT": zlib.compress(rows.tobytes()),
-    }
-    shell = _encode(np.zeros((1, 1, 3), np.uint8), "PNG", options)
-    parts, position = [shell[:8]], 8
-    while position < len(shell):
-        length, kind = struct.unpack_from(">I4s", shell, position)
-        data = replaced.get(kind, shell[position + 8 : position + 8 + length])
-        parts.append(struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(kind + data)))
-        position += 12 + length
-    return b"".join(parts)

@@ -351,18 +351,38 @@ def test_an_interruption(tmp_path, run, restorer):
     assert names(tmp_path) == ["a.mp4"]
 
 
-def test_an_unexpected_error_is_one_line_unless_debugging(tmp_path, run, restorer):
+def test_our_own_errors_keep_their_traceback(tmp_path, run, restorer):
     def wrong(frames, quantiser_map):
-        raise RuntimeError("two\nlines")
+        raise RuntimeError("a bug")
+
+    restorer(lambda frames, quantiser_map: frames if frames.shape[1] == 16 else wrong(frames, quantiser_map))
+    source = clip(tmp_path / "a.mp4")
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["restore", str(source), "-o", str(tmp_path / "b.mp4")])
+    assert names(tmp_path) == ["a.mp4"]
+
+
+def test_our_own_errors_do_not_stop_a_folder(tmp_path, run, restorer, photo):
+    def wrong(frames, quantiser_map):
+        if frames.shape[1] == 64:
+            raise RuntimeError("a bug")
+        return frames
 
     restorer(wrong)
-    source = clip(tmp_path / "a.mp4")
-    code, _, err = run("restore", source, "-o", tmp_path / "b.mp4")
+    (tmp_path / "in").mkdir()
+    clip(tmp_path / "in" / "a.mp4")
+    picture(tmp_path / "in" / "b.png", photo)
+    (tmp_path / "in" / "c.jpg").write_bytes(b"nothing to see" * 9)
+    code, out, err = run("restore", tmp_path / "in", "-o", tmp_path / "out")
     assert code == 2
-    assert_one_line(err)
-    assert "RuntimeError: two lines" in err and "--debug" in err
-    with pytest.raises(RuntimeError, match="two"):
-        cli.main(["restore", str(source), "-o", str(tmp_path / "b.mp4"), "--debug"])
+    assert names(tmp_path / "out") == ["b.png"]
+    assert err.count("Traceback") == 1 and "deartifact: error: " in err and "a.mp4: RuntimeError: a bug\n" in err
+    assert out.splitlines()[-1].endswith("1 restored, 0 incomplete, 0 skipped, 2 failed")
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path, run, restorer):
+    with pytest.raises(FileNotFoundError):
+        cli.main(["restore", str(tmp_path / "missing.mp4"), "-o", str(tmp_path / "b.mp4"), "--debug"])
 
 
 def test_a_model_that_is_none(tmp_path, run, photo):
@@ -376,19 +396,6 @@ def test_a_model_that_is_none(tmp_path, run, photo):
 
 
 # The other commands.
-
-
-def test_progress_without_a_terminal(capfd, monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(cli.time, "monotonic", lambda: now[0])
-    show = cli._plain_progress(200, "a.mp4", " frames")
-    for frames, second in ((10, 101.0), (50, 110.0), (60, 111.0), (100, 120.0)):
-        now[0] = second
-        show(frames)
-    assert capfd.readouterr().err.splitlines() == [
-        "deartifact: a.mp4: 50/200 frames, 30 s left, 5.0 frames a second",
-        "deartifact: a.mp4: 100/200 frames, 20 s left, 5.0 frames a second",
-    ]
 
 
 def test_probe(tmp_path, run, photo):

@@ -51,7 +51,7 @@ def test_jpeg_quality_out_of_range(quality):
 
 
 def test_jpeg_log2_step_by_hand():
-    # Twelve of the sixteen lowest frequencies at 2^3, four at 2^5: (12 * 3 + 4 * 5) / 16 = 3.5. The rest is not looked at.
+    # Twelve of the sixteen lowest frequencies at 2^3, four at 2^5: (12 * 3 + 4 * 5) / 16 = 3.5. The rest is left out.
     table = np.full((8, 8), 200)
     table[:4, :4] = 8
     table[3, :4] = 32
@@ -68,6 +68,18 @@ def test_jpeg_log2_step_range_and_order():
     assert quantiser.log2_step_from_qp(np.float32(42), "h264") == pytest.approx(6.3, abs=0.05)
     # 16-bit tables can go beyond the range.
     assert quantiser.jpeg_table_log2_step([60000] * 64) == quantiser.MAXIMUM_LOG2_STEP
+
+
+def test_estimated_jpeg_quality():
+    for quality in range(1, 101):
+        found = quantiser.estimated_jpeg_quality(quantiser.jpeg_quality_table(quality))
+        # Up to quality 3 the tables are the same or nearly so, most of their steps at the limit, 255.
+        np.testing.assert_array_equal(quantiser.jpeg_quality_table(found), quantiser.jpeg_quality_table(quality))
+        assert found == quality or quality < 4
+    # A table that is not libjpeg's: the same step everywhere. Quality 100 is 1 everywhere, and nothing else is nearer.
+    assert quantiser.estimated_jpeg_quality([1] * 64) == 100
+    with pytest.raises(ValueError, match="A JPEG quantisation table has 64 entries"):
+        quantiser.estimated_jpeg_quality([1] * 63)
 
 
 @pytest.mark.parametrize("table", [[1] * 63, [1] * 65, [0] + [1] * 63, []])

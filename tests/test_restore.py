@@ -437,8 +437,19 @@ def test_an_unsupported_pixel_format_is_named(tmp_path):
     assert_nothing_left(tmp_path, "in.mkv")
 
 
-def test_default_codec():
-    assert restore.default_codec("a.mp4") == "libx264"
-    assert restore.default_codec("a.WEBM") == "libvpx-vp9"
-    assert restore.default_codec("a.mkv", 10) == "libx264"
-    assert restore.default_codec("a.mkv", 12) == "libx265"
+def test_a_video_cut_before_its_first_frame(tmp_path):
+    make(tmp_path / "whole.avi", "mjpeg", None, pix_fmt="yuvj420p", count=2)
+    data = (tmp_path / "whole.avi").read_bytes()
+    (tmp_path / "whole.avi").unlink()
+    (tmp_path / "in.avi").write_bytes(data[: data.index(b"movi") + 60])
+    with pytest.raises(video.BrokenVideoError, match=r"no frame .* decodes; check.*in\.avi"):
+        restore.restore_video(identity, tmp_path / "in.avi", tmp_path / "out.mkv")
+    assert_nothing_left(tmp_path, "in.avi")
+
+
+def test_rgb_stays_rgb(tmp_path):
+    source = make(tmp_path / "in.mkv", "libx264rgb", None, pix_fmt="rgb24", count=2)
+    report = restore.restore_video(identity, source, tmp_path / "out.mkv", crf=0)
+    assert report.codec == "libx264rgb"
+    old, new = (colour.to_rgb(next(video.read_frames(tmp_path / name)).image) for name in ("in.mkv", "out.mkv"))
+    np.testing.assert_array_equal(old, new)

@@ -1,0 +1,97 @@
+"""What the command shows on a terminal: lines, progress, and one sentence for what went wrong."""
+
+import contextlib
+import errno
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+# Without a terminal, a line of progress every so often.
+_LINE_SECONDS = 10.0
+
+_ADVICE = {
+    errno.ENOSPC: "free some space or write to another disk",
+    errno.EDQUOT: "free some space or write to another disk",
+    errno.EFBIG: "write to a file system without that limit",
+    errno.EROFS: "write to another place with -o",
+    errno.EACCES: "check its permissions, or write to another place with -o",
+    errno.EPERM: "check its permissions, or write to another place with -o",
+}
+
+
+def say(line: str) -> None:
+    """Prints a line to stderr."""
+    print(f"deartifact: {line}", file=sys.stderr, flush=True)
+
+
+def show(line: str) -> None:
+    """Prints a line to stdout, above a progress bar where there is one."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(line)
+    else:
+        print(line, flush=True)
+
+
+@contextlib.contextmanager
+def progress(total: int | None, name: str, unit: str = " frames") -> Iterator[Callable[[int], None]]:
+    """Gives a function that is told how many are done; it shows that, how many a second, and the time left."""
+    if not sys.stderr.isatty():
+        yield _plain_progress(total, name, unit)
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=name, unit=unit, leave=False, dynamic_ncols=True) as bar:
+
+        def show(done: int) -> None:
+            if bar.total is not None and done > bar.total:
+                # The container stated too few.
+                bar.total = None
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def _plain_progress(total: int | None, name: str, unit: str) -> Callable[[int], None]:
+    started = last = time.monotonic()
+
+    def show(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _LINE_SECONDS:
+            return
+        last = now
+        rate = done / (now - started)
+        left = unit if total is None or done > total else f"/{total}{unit}, {(total - done) / rate:.0f} s left"
+        say(f"{name}: {done}{left}, {rate:.1f}{unit} a second")
+
+    return show
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether the file, the arguments or the machine can be the cause of an error, and not only this program."""
+    # Only where PyAV is in use; importing it here would cost every start of the command.
+    av = sys.modules.get("av")
+    expected = (ValueError, OSError, MemoryError) if av is None else (ValueError, OSError, MemoryError, av.FFmpegError)
+    return isinstance(error, expected)
+
+
+def sentence(error: Exception) -> str:
+    """One line that says what is wrong and what to do."""
+    if isinstance(error, FileExistsError):
+        text = f"{_named(error)} exists already; pass --overwrite to replace it, or choose another name"
+    elif isinstance(error, FileNotFoundError):
+        text = f"there is no file or folder {_named(error)}; check the path"
+    elif isinstance(error, OSError):
+        advice = _ADVICE.get(error.errno or 0, "check the path and the disk")
+        text = f"{error.strerror or error}: {_named(error)}; {advice}"
+    elif isinstance(error, MemoryError):
+        text = "not enough memory; use a smaller picture or a machine with more"
+    else:
+        text = str(error) if is_expected(error) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
+def _named(error: OSError) -> str:
+    return str(error.filename) if error.filename is not None else str(error)

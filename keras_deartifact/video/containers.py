@@ -1,0 +1,127 @@
+"""What reading and writing share: opening a file, finding its pictures, and what a stream says of itself.
+
+PyAV 18 gives fractions for rates and time bases, 19 its own `AVRational`: they become `Fraction` here.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
+
+Source = str | os.PathLike[str] | BinaryIO
+
+
+def open_input(source: Source) -> InputContainer:
+    """Opens a file to read.
+
+    Raises:
+        ValueError: it is empty, of no kind that ffmpeg knows, or cut off before its index.
+        OSError: the file system does not give it.
+    """
+    file = os.fspath(source) if isinstance(source, str | os.PathLike) else source
+    try:
+        return av.open(file, "r")
+    except (
+        av.error.InvalidDataError,
+        av.error.EOFError,
+        av.error.ArgumentError,
+        av.error.DemuxerNotFoundError,
+    ) as error:
+        raise ValueError(
+            f"source must be a complete video file; it is empty, of another kind, or cut off before its index "
+            f"({error.strerror}). Received: {label(source)}"
+        ) from error
+
+
+def main_video(container: InputContainer, source: Source) -> VideoStream:
+    """The stream that the file is about: ffmpeg's best one that is not a cover picture.
+
+    Raises:
+        ValueError: there is none, or none that can be decoded.
+    """
+    stream = container.streams.best("video")
+    if not isinstance(stream, VideoStream) or is_picture(stream):
+        videos = [video for video in container.streams.video if not is_picture(video)]
+        if not videos:
+            kinds = sorted({str(other.type) for other in container.streams}) or ["no"]
+            raise ValueError(
+                f"source must hold a video stream; it holds {', '.join(kinds)} streams. Received: {label(source)}"
+            )
+        stream = videos[0]
+    if stream.codec_context is None:
+        raise ValueError(f"source must hold video that can be decoded here. Received: {label(source)}")
+    return stream
+
+
+def is_picture(stream: VideoStream) -> bool:
+    """Whether a video stream is a cover picture."""
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def first_frame(container: InputContainer, stream: VideoStream) -> av.VideoFrame | None:
+    """The first frame that decodes, or None."""
+    return next(decodable(container, stream), None)
+
+
+def decodable(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+    """The frames that decode, up to where the file cannot be read."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.FFmpegError):
+            return
+        with contextlib.suppress(av.FFmpegError):
+            yield from packet.decode()
+
+
+def colour_codes(stream: VideoStream, first: av.VideoFrame | None) -> dict[str, int]:
+    """Matrix, range, primaries and transfer as H.273 codes: the stream's, or its first frame's where unspecified."""
+    unspecified = {"colorspace": 2, "color_range": 0, "color_primaries": 2, "color_trc": 2}
+    colour = {name: int(getattr(stream.codec_context, name)) for name in unspecified}
+    if first is not None:
+        for name, unknown in unspecified.items():
+            if colour[name] == unknown:
+                colour[name] = int(getattr(first, name))
+    return colour
+
+
+def time_base(stream: Stream) -> Fraction:
+    """Seconds a tick of a stream's timestamps."""
+    return Fraction(stream.time_base or Fraction(1, 90000))
+
+
+def frame_rate(stream: VideoStream) -> Fraction | None:
+    """Frames a second: the average that the file states, or what ffmpeg guesses."""
+    rate = stream.average_rate or stream.guessed_rate
+    return Fraction(rate) if rate else None
+
+
+def codec_name(stream: Stream) -> str | None:
+    """The name that ffmpeg has for a stream's codec; of an attachment, its file name."""
+    if stream.codec_context is not None:
+        return stream.codec_context.codec.canonical_name
+    return stream.name
+
+
+def label(source: Source) -> str:
+    """How an error names a source."""
+    return repr(os.fspath(source)) if isinstance(source, str | os.PathLike) else repr(source)
+
+
+def tagged_duration(stream: Stream) -> Fraction | None:
+    """A Matroska stream's own end, from the `DURATION` tag `HH:MM:SS.nnnnnnnnn` that its muxers write."""
+    tag = stream.metadata.get("DURATION")
+    if tag is None:
+        return None
+    try:
+        hours, minutes, seconds = tag.strip("\0 ").split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+    except ValueError:
+        return None

@@ -1,0 +1,270 @@
+"""Encodes frames into a copy of their source that keeps everything but the pictures."""
+
+# PyAV's Packet is generic in its stubs alone, so annotations must not be evaluated.
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import av
+import numpy as np
+from av.codec.codec import Codec
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.format import VideoFormat
+from av.video.frame import PictureType
+from av.video.stream import VideoStream
+
+from keras_deartifact.video import containers
+from keras_deartifact.video.copies import StreamCopies, tags
+
+_FORMAT_NAMES = {"mkv": "matroska", "mka": "matroska", "ts": "mpegts", "m2ts": "mpegts", "m4v": "mp4"}
+# These refuse an odd number of pixels where two share a chroma sample. Others encode the incomplete one.
+_WHOLE_CHROMA = frozenset(("libx264", "libx265", "libsvtav1"))
+
+
+class VideoWriter:
+    """Writes restored frames into a copy of the source file.
+
+    Use as a context manager; `write` every frame, then leave the block. Leaving it with an exception only closes the
+    files, so write to a temporary name and rename it afterwards.
+
+        with VideoWriter("new.mkv", "old.mp4") as writer:
+            for frame in read_frames("old.mp4"):
+                writer.write(frame.image)
+
+    Kept from the source: presentation times, colour description, pixel shape, rotation, chapters, the tags of the file
+    and of every stream, and the packets of all other streams, bit for bit, interleaved by time. The pixel format is the
+    source's if the encoder has it, else the nearest that loses no depth and no chroma: x264 and x265 have no 4:2:0 of
+    odd sizes, which become 4:4:4. MP4 and MOV hold any time base exactly; Matroska rounds to its milliseconds and
+    MPEG-TS to 1/90000 s. Neither holds times below zero, such as the start of AAC in MP4: all streams then move later
+    together, and stay in step. AAC changes its packet headers between MPEG-TS and the others, as the formats demand.
+
+    Attributes:
+        skipped: descriptions of data streams and attachments that the target cannot hold.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        source: str | os.PathLike[str],
+        *,
+        codec: str = "libx264",
+        crf: float = 16,
+        preset: str = "medium",
+        options: Mapping[str, str] | None = None,
+        threads: int | None = None,
+        container_format: str | None = None,
+    ) -> None:
+        """Opens both files and checks that the target can hold every stream, before anything is written.
+
+        Args:
+            path: the file to write; replaced if it exists.
+            source: the file the frames come from.
+            codec: an ffmpeg encoder.
+            crf: constant rate factor, down is better; only for encoders that have one.
+            preset: speed against size; only for encoders that have one.
+            options: further encoder options.
+            threads: encoder threads; the encoder decides if None.
+            container_format: ffmpeg's name or the extension of the format, where `path` has no telling extension.
+
+        Raises:
+            ValueError: an unknown format or encoder; an audio or subtitle stream or a pixel format that the target
+                cannot hold; `path` is `source`.
+            FileNotFoundError: there is no such source, or no such folder.
+        """
+        if Path(path).exists() and Path(path).samefile(source):
+            raise ValueError(f"path must not be the source itself. Received: path={os.fspath(path)!r}")
+        self._container_format = _FORMAT_NAMES.get(container_format or "", container_format)
+        self._stack = contextlib.ExitStack()
+        with self._stack:
+            self._input = self._stack.enter_context(containers.open_input(source))
+            self._main = containers.main_video(self._input, source)
+            with containers.open_input(source) as look:
+                stream = containers.main_video(look, source)
+                first = containers.first_frame(look, stream)
+                if first is None:
+                    raise ValueError(
+                        f"source must hold a frame that decodes. Received: source={containers.label(source)}"
+                    )
+                self._output = self._open_output(path)
+                self._output.metadata.update(tags(self._input))
+                self._video = self._add_video(stream, first, codec, threads)
+            supported = {option.name for option in self._video.codec_context.supported_options.private}
+            knobs = {"crf": str(crf), "preset": preset}
+            if codec == "libx265":
+                knobs["x265-params"] = "log-level=error"
+            chosen = {name: value for name, value in knobs.items() if name in supported}
+            self._video.codec_context.options = chosen | dict(options or {})
+            self._copies = StreamCopies(source, self._input, self._main, self._output)
+            self.skipped = self._copies.skipped
+            if chapters := self._input.chapters():
+                self._output.set_chapters(chapters)
+            self._last: int | None = None
+            self._size = (first.width, first.height)
+            self._formats = {first.format.name, self._video.codec_context.pix_fmt}
+            try:
+                self._output.start_encoding()
+            except av.FFmpegError as error:
+                raise ValueError(
+                    f"{codec} in {self._output.format.name} must be able to hold this video; write .mkv instead, or "
+                    f"choose other options. Received: {containers.label(source)}, {error}"
+                ) from error
+            self._stack = self._stack.pop_all()
+
+    def __enter__(self) -> Self:
+        """Returns the writer."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Finishes the file, or only closes it if the block failed."""
+        with self._stack:
+            if kind is None:
+                if self._last is None:
+                    raise ValueError("At least one frame must be written. Received: none")
+                self._mux(self._video.encode(None))
+                self._copies.mux_until(None)
+                self._output.close()
+
+    def write(self, frame: av.VideoFrame) -> None:
+        """Encodes one frame, at its own presentation time.
+
+        Args:
+            frame: of the source's size and pixel format, with `pts` after the last one's, in the source's time base or
+                one that converts to it exactly.
+
+        Raises:
+            ValueError: the size, the format or the time differ from that.
+        """
+        if (frame.width, frame.height) != self._size or frame.format.name not in self._formats:
+            raise ValueError(
+                f"frame must be {self._size[0]}x{self._size[1]} in {sorted(map(str, self._formats))}. "
+                f"Received: {frame.width}x{frame.height} in {frame.format.name}"
+            )
+        if frame.pts is None:
+            raise ValueError("frame must have a pts. Received: pts=None")
+        ticks = frame.pts * Fraction(frame.time_base or self._time_base) / self._time_base
+        if ticks.denominator != 1 or (self._last is not None and ticks <= self._last):
+            raise ValueError(
+                f"pts must be whole ticks of {self._time_base} s after the last frame's {self._last}. "
+                f"Received: pts={frame.pts}, time_base={frame.time_base}"
+            )
+        self._last = int(ticks)
+        # A decoded frame remembers its picture type, and encoders take it as an order.
+        kind, frame.pict_type = frame.pict_type, PictureType.NONE
+        try:
+            packets = self._video.encode(frame)
+        finally:
+            frame.pict_type = kind
+        self._mux(packets)
+
+    def _open_output(self, path: str | os.PathLike[str]) -> OutputContainer:
+        name = os.fspath(path)
+        try:
+            output = av.open(name, "w", format=self._container_format)
+        except ValueError as error:
+            raise ValueError(
+                f"path must end in a video extension such as .mkv or .mp4, or container_format must name one. "
+                f"Received: path={name!r}, container_format={self._container_format!r}"
+            ) from error
+        self._stack.callback(_close_quietly, output)
+        if output.format.name == "avi":
+            raise ValueError(f"AVI holds no presentation times; write .mkv or .mp4 instead. Received: path={name!r}")
+        if output.format.name == "mpegts":
+            # Else the muxer moves all times.
+            output.container_options["mpegts_copyts"] = "1"
+        return output
+
+    def _add_video(self, stream: VideoStream, first: av.VideoFrame, codec: str, threads: int | None) -> VideoStream:
+        try:
+            encoder = Codec(codec, "w")
+            video = self._output.add_stream(codec, rate=containers.frame_rate(stream) or Fraction(25))
+        except ValueError as error:
+            raise ValueError(f"codec must be a video encoder that fits the container. Received: {error}") from error
+        if not isinstance(video, VideoStream):
+            raise ValueError(f"codec must be a video encoder. Received: codec={codec!r}")
+        context = video.codec_context
+        context.width, context.height = first.width, first.height
+        context.pix_fmt = _encodable(first, encoder)
+        self._time_base = containers.time_base(stream)
+        if self._output.format.name in ("mp4", "mov"):
+            # The edit list, which holds the start, counts in these units; the muxer's own are milliseconds.
+            scale = self._time_base.denominator
+            self._output.container_options["movie_timescale"] = str(scale * -(-1000 // scale))
+        context.time_base = video.time_base = self._time_base
+        if stream.sample_aspect_ratio:
+            context.sample_aspect_ratio = stream.sample_aspect_ratio
+        for name, value in containers.colour_codes(stream, first).items():
+            setattr(context, name, value)
+        if threads is not None:
+            context.thread_count = threads
+        video.metadata.update(tags(self._main))
+        video.disposition = self._main.disposition
+        turn = cast("Mapping[str, Any]", first.side_data).get("DISPLAYMATRIX")
+        if turn is not None:
+            video.set_display_matrix(np.frombuffer(memoryview(turn), np.int32).tolist())
+        return video
+
+    def _mux(self, packets: list[Packet[Any]]) -> None:
+        for packet in packets:
+            if packet.dts is not None:
+                self._copies.mux_until(packet.dts * Fraction(packet.time_base))
+            self._output.mux_one(packet)
+
+
+def _close_quietly(container: OutputContainer) -> None:
+    # After a failure the trailer may not be writable; the error that led here is the one to report.
+    with contextlib.suppress(av.FFmpegError):
+        container.close()
+
+
+def _encodable(first: av.VideoFrame, encoder: Codec) -> str:
+    """The encoder's nearest pixel format that loses neither depth nor chroma samples nor range."""
+    pix_fmt = first.format.name
+    offered = [offer.name for offer in encoder.video_formats or []]
+    if encoder.name in _WHOLE_CHROMA:
+        offered = [name for name in offered if _divides(VideoFormat(name, first.width, first.height))]
+    if pix_fmt in offered or not offered:
+        return pix_fmt
+    wanted = VideoFormat(pix_fmt, 16, 16)
+    depth = wanted.components[0].bits
+    grey, alpha = len(wanted.components) == 1, any(component.is_alpha for component in wanted.components)
+    fits = []
+    for name in offered:
+        offer = VideoFormat(name, 16, 16)
+        kept = (
+            offer.is_rgb == wanted.is_rgb
+            and offer.components[0].bits >= depth
+            and name.startswith("yuvj") == pix_fmt.startswith("yuvj")
+            and (not alpha or any(component.is_alpha for component in offer.components))
+            and not offer.is_big_endian
+            and not offer.has_palette
+        )
+        if kept and not wanted.is_rgb and not grey:
+            kept = (
+                len(offer.components) >= 3
+                and offer.chroma_width() >= wanted.chroma_width()
+                and offer.chroma_height() >= wanted.chroma_height()
+            )
+        if kept:
+            fits.append((offer.bits_per_pixel, name))
+    if not fits:
+        raise ValueError(
+            f"{encoder.name} must take {pix_fmt} or a finer pixel format; it has {', '.join(offered)}. Choose another "
+            f"codec, such as libx265 for 12 bits or ffv1 for RGB. Received: pix_fmt={pix_fmt!r}, size={first.width}x"
+            f"{first.height}, codec={encoder.name!r}"
+        )
+    return min(fits)[1]
+
+
+def _divides(offer: VideoFormat) -> bool:
+    """Whether every chroma sample of a picture stands for as many whole pixels."""
+    chroma = offer.chroma_width(), offer.chroma_height()
+    return offer.width % chroma[0] == 0 and offer.height % chroma[1] == 0
