@@ -4,14 +4,13 @@ The card lies beside the model, with the ending .json: what the model is, how it
 that the numbers travel with the file that they are about.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
 import keras
 from absl import app, flags
 
-from keras_deartifact import complexity, models  # noqa: F401  (registers the generators)
+from keras_deartifact import complexity, engines, models  # noqa: F401  (registers the generators)
 
 FLAGS = flags.FLAGS
 
@@ -22,7 +21,7 @@ def make_card(run: Path, model: Path, evaluation: Path, description: str, traini
     Raises:
         ValueError: the evaluation is of another file.
     """
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    digest = engines.digest(model)
     measured = json.loads(evaluation.read_text())
     if measured.get("sha256") != digest:
         raise ValueError(f"{evaluation} holds the figures of another file than {model}: evaluate this one.")

@@ -10,6 +10,7 @@ A `Restorer` is a function `(frames, quantiser_map) -> frames`:
 Each engine imports its runtime when it is first used.
 """
 
+import hashlib
 import json
 import os
 import textwrap
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from keras_deartifact import image, quantiser
 
-__all__ = ["DEFAULT_MODEL", "ENGINES", "Restorer", "card", "load", "pretrained_models", "pretrained_path"]
+__all__ = ["DEFAULT_MODEL", "ENGINES", "Restorer", "card", "digest", "load", "pretrained_models", "pretrained_path"]
 
 DEFAULT_MODEL = "shuffle_nano"
 _PRETRAINED = resources.files("keras_deartifact") / "pretrained"
@@ -62,6 +63,11 @@ def card(name: str) -> dict[str, Any]:
     """
     values: dict[str, Any] = json.loads(pretrained_path(name).with_suffix(".json").read_text("utf-8"))
     return values
+
+
+def digest(path: str | os.PathLike[str]) -> str:
+    """Returns the SHA-256 of a model file, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _litert(path: Path, threads: int) -> Network:

@@ -9,7 +9,6 @@ without loss; PSNR over the luma plane. Figures are means over pictures or clips
 the mean over its frames. The filter gets the strength that is best for each row, which favours it.
 """
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -160,7 +159,7 @@ def main(argv: list[str]) -> None:
     try:
         restorer = engines.load(FLAGS.model)
         file = Path(FLAGS.model) if Path(FLAGS.model).is_file() else engines.pretrained_path(FLAGS.model)
-        figures["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        figures["sha256"] = engines.digest(file)
         if FLAGS.stills:
             qualities = [int(quality) for quality in FLAGS.qualities]
             figures["stills"] = evaluate_stills(restorer, FLAGS.stills, qualities, FLAGS.filter)
