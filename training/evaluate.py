@@ -10,10 +10,13 @@ the mean over its frames. The filter gets the strength that is best for each row
 """
 
 import json
+import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from absl import app, flags
@@ -27,6 +30,7 @@ from training import baselines
 FLAGS = flags.FLAGS
 
 Figures = dict[str, float]
+Value = TypeVar("Value")
 
 # Label -> the encoder and its options.
 VIDEO_SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
@@ -59,11 +63,9 @@ def evaluate_stills(restorer: engines.Restorer, folder: str, qualities: list[int
                 for name, value in before.items():
                     figures.setdefault(f"input {name}", []).append(value)
                     figures.setdefault(f"gain {name}", []).append(after[name] - value)
-                for strength in strengths:
-                    filtered = baselines.filtered_rgb(str(binary), jpeg, strength, original.shape[:2])
-                    by_strength[strength].append(
-                        {name: metrics.METRICS[name](original, filtered) - before[name] for name in ("psnr", "psnr_y")}
-                    )
+                measure = partial(_filtered_still, str(binary), jpeg, original, before)
+                for strength, gain in _side_by_side(measure, strengths):
+                    by_strength[strength].append(gain)
         row = {"quality": float(quality), "pictures": float(len(files))}
         row |= {name: float(np.mean(values)) for name, values in figures.items()}
         means = [
@@ -74,6 +76,23 @@ def evaluate_stills(restorer: engines.Restorer, folder: str, qualities: list[int
             row |= {f"{chain} gain {name}": value for name, value in best.items()}
         rows.append(row)
     return rows
+
+
+def _side_by_side(measure: Callable[[str], Value], strengths: Sequence[str]) -> Iterator[tuple[str, Value]]:
+    """Runs a filter at all its strengths, a process on each processor."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from zip(strengths, pool.map(measure, strengths), strict=True)
+
+
+def _filtered_still(binary: str, jpeg: Path, original: NDArray[np.uint8], before: Figures, strength: str) -> Figures:
+    filtered = baselines.filtered_rgb(binary, jpeg, strength, original.shape[:2])
+    return {name: metrics.METRICS[name](original, filtered) - before[name] for name in ("psnr", "psnr_y")}
+
+
+def _filtered_clip(
+    binary: str, compressed: Path, originals: list[NDArray[np.uint8]], before: float, strength: str
+) -> float:
+    return _psnr(originals, baselines.filtered_luma(binary, compressed, strength, originals[0].shape)) - before
 
 
 def _still_figures(original: NDArray[np.uint8], restored: NDArray[np.uint8]) -> Figures:
@@ -98,9 +117,9 @@ def evaluate_videos(restorer: engines.Restorer, folder: str, count: int, chain: 
                 restore.restore_video(restorer, compressed, restored, codec="ffv1")
                 inputs.append(_psnr(originals, _luma_planes(compressed)))
                 gains.append(_psnr(originals, _luma_planes(restored)) - inputs[-1])
-                for strength in strengths:
-                    planes = baselines.filtered_luma(str(binary), compressed, strength, originals[0].shape)
-                    by_strength[strength].append(_psnr(originals, planes) - inputs[-1])
+                measure = partial(_filtered_clip, str(binary), compressed, originals, inputs[-1])
+                for strength, gain in _side_by_side(measure, strengths):
+                    by_strength[strength].append(gain)
         row = {"setting": label, "clips": len(clips), "input psnr_y": float(np.mean(inputs))}
         row |= {"gain psnr_y": float(np.mean(gains)), "gain of the worst clip": min(gains)}
         if strengths:
