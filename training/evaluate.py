@@ -14,12 +14,15 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import av
 import numpy as np
 from absl import app, flags
+from av.video.frame import PictureType
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -37,7 +40,7 @@ VIDEO_SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
     "x264 CRF 28": ("libx264", {"crf": "28"}),
     "x264 CRF 34": ("libx264", {"crf": "34"}),
     "x264 CRF 40": ("libx264", {"crf": "40"}),
-    "x265 CRF 34": ("libx265", {"crf": "34"}),
+    "x265 CRF 34": ("libx265", {"crf": "34", "x265-params": "log-level=error"}),
     "MPEG-4 q 12": ("mpeg4", {"qmin": "12", "qmax": "12"}),
     "MPEG-2 q 12": ("mpeg2video", {"qmin": "12", "qmax": "12"}),
 }
@@ -130,11 +133,19 @@ def evaluate_videos(restorer: engines.Restorer, folder: str, count: int, chain: 
 
 def _encode(clip: Path, target: Path, codec: str, options: dict[str, str], count: int) -> list[NDArray[np.uint8]]:
     """Encodes the first `count` frames of a clip and returns their luma planes."""
-    planes = []
-    with video.VideoWriter(target, clip, codec=codec, preset="medium", options=options) as writer:
-        for _, frame in zip(range(count), video.read_frames(clip, quantisers=False), strict=False):
-            planes.append(_luma(frame.image))
-            writer.write(frame.image)
+    rate = video.probe(clip).frame_rate or Fraction(25)
+    planes: list[NDArray[np.uint8]] = []
+    with av.open(str(target), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
+        for index, frame in zip(range(count), video.read_frames(clip, quantisers=False), strict=False):
+            image = frame.image
+            planes.append(_luma(image))
+            if not index:
+                stream.width, stream.height, stream.pix_fmt = image.width, image.height, image.format.name
+            # Its time and its picture type would be taken as orders.
+            image.pts, image.time_base, image.pict_type = index, 1 / rate, PictureType.NONE
+            container.mux(stream.encode(image))
+        container.mux(stream.encode(None))
     return planes
 
 
