@@ -59,7 +59,7 @@ def generator_of():
     return get
 
 
-def _compare(restorer, generator, tolerance):
+def _assert_same(restorer, generator, tolerance):
     for batch, height, width in SIZES:
         images, quantiser_map = _inputs(batch, height, width)
         expected = np.asarray(generator((images, quantiser_map)))
@@ -113,7 +113,7 @@ def test_keras_file(name, generator_of, tmp_path):
     assert type(loaded) is type(generator_of(name))
     inputs = _inputs(2, 48, 80)
     np.testing.assert_array_equal(loaded(inputs), generator_of(name)(inputs))
-    _compare(engines.load(tmp_path / "generator.keras"), generator_of(name), 1e-6)
+    _assert_same(engines.load(tmp_path / "generator.keras"), generator_of(name), 1e-6)
 
 
 @EVERY_GENERATOR
@@ -121,7 +121,7 @@ def test_litert(name, generator_of, tmp_path):
     (tmp_path / "generator.tflite").write_bytes(tflite.convert(generator_of(name)))
     # A file without the weights would be a few kB.
     assert (tmp_path / "generator.tflite").stat().st_size > 4 * sum(w.shape.num_elements() for w in _folded(name))
-    _compare(engines.load(tmp_path / "generator.tflite"), generator_of(name), 1e-5)
+    _assert_same(engines.load(tmp_path / "generator.tflite"), generator_of(name), 1e-5)
 
 
 def _folded(name):
@@ -143,7 +143,7 @@ def test_saved_model(name, generator_of, tmp_path):
         ],
     )
     archive.write_out(tmp_path / "saved", verbose=False)
-    _compare(engines.load(tmp_path / "saved"), generator, 1e-6)
+    _assert_same(engines.load(tmp_path / "saved"), generator, 1e-6)
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_saved_model(name, generator_of, tmp_path):
 def test_saved_model_with_keras_own_names(name, generator_of, tmp_path):
     generator_of(name)(_inputs(*SIZES[0]))  # Keras wants to see it called before.
     generator_of(name).export(tmp_path / "saved.v1", verbose=False)
-    _compare(engines.load(tmp_path / "saved.v1"), generator_of(name), 1e-6)
+    _assert_same(engines.load(tmp_path / "saved.v1"), generator_of(name), 1e-6)
 
 
 @EVERY_GENERATOR
@@ -171,7 +171,7 @@ def test_onnx(name, generator_of, tmp_path):
         ],
         output_path=str(tmp_path / "generator.onnx"),
     )
-    _compare(engines.load(tmp_path / "generator.onnx"), generator, 1e-5)
+    _assert_same(engines.load(tmp_path / "generator.onnx"), generator, 1e-5)
 
 
 @EVERY_GENERATOR
