@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from keras_deartifact import video
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -154,3 +156,28 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs {SHARED}")
     return SHARED
+
+
+def _packets_of(path: Path, kind: str = "audio") -> list[tuple[Fraction, bytes]]:
+    """Presentation times and contents of the packets of the first stream of a kind."""
+    with av.open(str(path)) as container:
+        stream = next(stream for stream in container.streams if stream.type == kind)
+        return [(packet.pts * packet.time_base, bytes(packet)) for packet in container.demux(stream) if packet.size]
+
+
+@pytest.fixture(scope="session")
+def packets_of() -> Callable[..., list[tuple[Fraction, bytes]]]:
+    return _packets_of
+
+
+def _copy_video(source: Path, target: Path, **kwargs: Any) -> video.VideoWriter:
+    """Writes a video's decoded frames into a new file of it; returns the writer."""
+    with video.VideoWriter(target, source, **{"preset": "ultrafast", **kwargs}) as writer:
+        for frame in video.read_frames(source):
+            writer.write(frame.image)
+    return writer
+
+
+@pytest.fixture(scope="session")
+def copy_video() -> Callable[..., video.VideoWriter]:
+    return _copy_video

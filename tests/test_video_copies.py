@@ -7,20 +7,6 @@ from PIL import Image
 from keras_deartifact import video
 
 
-def packets_of(path, kind="audio"):
-    with av.open(str(path)) as container:
-        stream = next(stream for stream in container.streams if stream.type == kind)
-        return [(packet.pts * packet.time_base, bytes(packet)) for packet in container.demux(stream) if packet.size]
-
-
-def copy(source, target, **kwargs):
-    kwargs = {"preset": "ultrafast", **kwargs}
-    with video.VideoWriter(target, source, **kwargs) as writer:
-        for frame in video.read_frames(source):
-            writer.write(frame.image)
-    return writer
-
-
 def test_streams_the_target_cannot_hold_are_named(tmp_path, make_video):
     source = make_video(tmp_path / "in.mkv", "libx264", "flac")
     with pytest.raises(ValueError, match=r"mpegts cannot hold audio stream 1 \(flac\); write \.mkv"):
@@ -34,7 +20,7 @@ def test_streams_the_target_cannot_hold_are_named(tmp_path, make_video):
         video.VideoWriter(tmp_path / "out.mkv", source, codec="nonesuch")
 
 
-def test_subtitles_attachments_and_chapters_are_kept(tmp_path, make_video):
+def test_subtitles_attachments_and_chapters_are_kept(tmp_path, make_video, packets_of, copy_video):
     source = tmp_path / "in.mkv"
     subtitles = tmp_path / "in.srt"
     subtitles.write_text("1\n00:00:00,200 --> 00:00:00,500\nBonjour\n\n2\n00:00:00,700 --> 00:00:01,000\nAdieu\n")
@@ -51,7 +37,7 @@ def test_subtitles_attachments_and_chapters_are_kept(tmp_path, make_video):
         for packet in packets:
             packet.stream = titles if packet.stream.type == "subtitle" else copies[packet.stream_index]
             new.mux(packet)
-    writer = copy(source, tmp_path / "out.mkv")
+    writer = copy_video(source, tmp_path / "out.mkv")
     assert writer.skipped == []
     assert packets_of(tmp_path / "out.mkv", "subtitle") == packets_of(source, "subtitle")
     assert len(packets_of(source, "subtitle")) == 2
@@ -65,7 +51,7 @@ def test_subtitles_attachments_and_chapters_are_kept(tmp_path, make_video):
 
 
 @pytest.mark.parametrize("extension", ["mp4", "mkv"])
-def test_a_cover_picture_is_kept_and_is_not_the_video(tmp_path, extension, make_video):
+def test_a_cover_picture_is_kept_and_is_not_the_video(tmp_path, extension, make_video, copy_video):
     source, plain = tmp_path / "in.mp4", make_video(tmp_path / "plain.mp4")
     Image.new("RGB", (32, 32), "red").save(tmp_path / "cover.png")
     with av.open(str(plain)) as old, av.open(str(tmp_path / "cover.png")) as image, av.open(str(source), "w") as new:
@@ -77,7 +63,7 @@ def test_a_cover_picture_is_kept_and_is_not_the_video(tmp_path, extension, make_
                 if packet.size:
                     packet.stream = cover if container is image else copies[packet.stream_index]
                     new.mux(packet)
-    copy(source, tmp_path / f"out.{extension}")
+    copy_video(source, tmp_path / f"out.{extension}")
     info = video.probe(tmp_path / f"out.{extension}")
     assert (info.codec, info.video_streams) == ("h264", 1)
     assert [other.codec for other in info.others] == ["aac", "png"]

@@ -10,20 +10,6 @@ from keras_deartifact import video
 SILENT_X265 = {"x265-params": "log-level=error"}
 
 
-def packets_of(path, kind="audio"):
-    with av.open(str(path)) as container:
-        stream = next(stream for stream in container.streams if stream.type == kind)
-        return [(packet.pts * packet.time_base, bytes(packet)) for packet in container.demux(stream) if packet.size]
-
-
-def copy(source, target, **kwargs):
-    kwargs = {"preset": "ultrafast", **kwargs}
-    with video.VideoWriter(target, source, **kwargs) as writer:
-        for frame in video.read_frames(source):
-            writer.write(frame.image)
-    return writer
-
-
 @pytest.mark.parametrize(
     ("extension", "codec", "acodec"),
     [
@@ -36,10 +22,12 @@ def copy(source, target, **kwargs):
         ("mp4", "mpeg4", "libmp3lame"),
     ],
 )
-def test_a_copy_keeps_times_and_audio_to_the_bit(tmp_path, extension, codec, acodec, make_video, times_of):
+def test_a_copy_keeps_times_and_audio_to_the_bit(
+    tmp_path, extension, codec, acodec, make_video, times_of, packets_of, copy_video
+):
     source = make_video(tmp_path / f"in.{extension}", codec, acodec, times=[1400 + 40 * index for index in range(30)])
     target = tmp_path / f"out.{extension}"
-    writer = copy(source, target, preset="veryfast")
+    writer = copy_video(source, target, preset="veryfast")
     assert writer.skipped == []
     before, after = times_of(source), times_of(target)
     assert len(before) == 30
@@ -55,19 +43,19 @@ def test_a_copy_keeps_times_and_audio_to_the_bit(tmp_path, extension, codec, aco
 
 
 @pytest.mark.parametrize("extension", ["mp4", "mkv"])
-def test_variable_frame_rate_is_exact(tmp_path, extension, make_video, times_of):
+def test_variable_frame_rate_is_exact(tmp_path, extension, make_video, times_of, copy_video):
     times = [0, 40, 73, 140, 141, 300, 333, 900, 901, 1000, 1033, 1100]
     source = make_video(tmp_path / f"in.{extension}", times=[123 + time for time in times])
-    copy(source, tmp_path / f"out.{extension}", preset="veryfast")
+    copy_video(source, tmp_path / f"out.{extension}", preset="veryfast")
     assert times_of(source) == [Fraction(123 + time, 1000) for time in times]
     assert times_of(tmp_path / f"out.{extension}") == times_of(source)
 
 
 @pytest.mark.parametrize("extension", ["mkv", "mp4"])
-def test_avi_becomes_a_container_with_times(tmp_path, extension, make_video, times_of):
+def test_avi_becomes_a_container_with_times(tmp_path, extension, make_video, times_of, packets_of, copy_video):
     source = make_video(tmp_path / "in.avi", "mpeg4", "libmp3lame")
     target = tmp_path / f"out.{extension}"
-    copy(source, target)
+    copy_video(source, target)
     assert times_of(target) == times_of(source)
     assert [data for _, data in packets_of(target)] == [data for _, data in packets_of(source)]
     with pytest.raises(ValueError, match="AVI holds no presentation times"):
@@ -75,12 +63,12 @@ def test_avi_becomes_a_container_with_times(tmp_path, extension, make_video, tim
 
 
 @pytest.mark.parametrize("extension", ["mp4", "mkv"])
-def test_description_shape_and_tags_are_kept(tmp_path, extension, make_video):
+def test_description_shape_and_tags_are_kept(tmp_path, extension, make_video, copy_video):
     setup = {"colorspace": 9, "color_range": 2, "color_primaries": 9, "color_trc": 16}
     setup["sample_aspect_ratio"] = Fraction(16, 11)
     source = make_video(tmp_path / f"in.{extension}", size=(95 - 1, 62), setup=setup, rotation=90)
     target = tmp_path / f"out.{extension}"
-    copy(source, target)
+    copy_video(source, target)
     before, after = video.probe(source), video.probe(target)
     assert (before.matrix, before.color_range, before.primaries) == ("bt2020nc", "full", "bt2020")
     assert before.transfer == "smpte2084"
@@ -104,12 +92,12 @@ def test_description_shape_and_tags_are_kept(tmp_path, extension, make_video):
         ("yuv420p12le", (96, 64), "libx265"),
     ],
 )
-def test_pixel_formats_and_odd_sizes_are_kept(tmp_path, pix_fmt, size, codec, make_video):
+def test_pixel_formats_and_odd_sizes_are_kept(tmp_path, pix_fmt, size, codec, make_video, copy_video):
     options = {"libx265": SILENT_X265, "libx264": {"qp": "12"}}.get(codec, {})
     source = make_video(
         tmp_path / "in.mkv", codec, None, size=size, pix_fmt=pix_fmt, options=options, times=[0, 40, 80]
     )
-    copy(source, tmp_path / "out.mkv", codec=codec, crf=4)
+    copy_video(source, tmp_path / "out.mkv", codec=codec, crf=4)
     pairs = zip(video.read_frames(source), video.read_frames(tmp_path / "out.mkv"), strict=True)
     for old, new in pairs:
         assert (new.image.width, new.image.height, new.image.format.name) == (*size, old.image.format.name)
@@ -118,18 +106,18 @@ def test_pixel_formats_and_odd_sizes_are_kept(tmp_path, pix_fmt, size, codec, ma
         assert np.abs(difference).mean() < 2
 
 
-def test_a_pixel_format_the_encoder_lacks(tmp_path, make_video):
+def test_a_pixel_format_the_encoder_lacks(tmp_path, make_video, copy_video):
     source = make_video(tmp_path / "in.mkv", "ffv1", None, pix_fmt="yuv411p", times=[0, 40])
-    copy(source, tmp_path / "out.mkv")
+    copy_video(source, tmp_path / "out.mkv")
     assert video.probe(tmp_path / "out.mkv").pix_fmt == "yuv422p"
     deep = make_video(tmp_path / "deep.mkv", "ffv1", None, pix_fmt="yuv420p12le", times=[0, 40])
     with pytest.raises(ValueError, match="libx264 must take yuv420p12le"):
         video.VideoWriter(tmp_path / "no.mkv", deep)
 
 
-def test_a_temporary_name_with_the_format_given(tmp_path, make_video, times_of):
+def test_a_temporary_name_with_the_format_given(tmp_path, make_video, times_of, copy_video):
     source = make_video(tmp_path / "in.mkv")
-    copy(source, tmp_path / "out.part", container_format="mkv", threads=1, options={"g": "5"})
+    copy_video(source, tmp_path / "out.part", container_format="mkv", threads=1, options={"g": "5"})
     assert "matroska" in video.probe(tmp_path / "out.part").container
     assert times_of(tmp_path / "out.part") == times_of(source)
 
@@ -143,9 +131,9 @@ def test_a_temporary_name_with_the_format_given(tmp_path, make_video, times_of):
         ((96, 64), "yuv420p", "yuv420p"),
     ],
 )
-def test_x264_takes_no_half_chroma_samples(tmp_path, size, pix_fmt, expected, make_video):
+def test_x264_takes_no_half_chroma_samples(tmp_path, size, pix_fmt, expected, make_video, copy_video):
     source = make_video(tmp_path / "in.mkv", "ffv1", None, size=size, pix_fmt=pix_fmt, times=[0, 40])
-    copy(source, tmp_path / "out.mp4", crf=0)
+    copy_video(source, tmp_path / "out.mp4", crf=0)
     info = video.probe(tmp_path / "out.mp4")
     assert (info.width, info.height, info.pix_fmt) == (*size, expected)
     for old, new in zip(video.read_frames(source), video.read_frames(tmp_path / "out.mp4"), strict=True):

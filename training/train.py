@@ -56,11 +56,11 @@ def make_datasets(
         finer = 4.0 - tf.reduce_mean(inputs[1], axis=(1, 2, 3))
         return inputs, original, tf.clip_by_value(2.0 ** (config.step_weight_power * finer), 0.25, 8.0)
 
-    held_out = data.epochs(data.mix(validation), _VALIDATION_BATCHES).take(_VALIDATION_BATCHES)
+    samples = data.epochs(data.mix(validation), _VALIDATION_BATCHES).take(_VALIDATION_BATCHES)
     # Repeated: where Keras has to find the end by itself, it counts a batch that is not there.
     return (
         data.epochs(data.mix(training), config.steps_per_epoch, first_epoch).map(weigh),
-        held_out.map(weigh).cache().repeat(),
+        samples.map(weigh).cache().repeat(),
     )
 
 
