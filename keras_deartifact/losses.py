@@ -7,11 +7,10 @@ replicas of a distributed run.
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
-__all__ = ["LOSSES", "WeightedLosses", "charbonnier", "mse", "one_minus_ssim"]
+__all__ = ["LOSSES", "charbonnier", "mse", "one_minus_ssim", "weighted_losses"]
 
 _SSIM_WINDOW = 11
 _SSIM_SIGMA = 1.5
@@ -103,27 +102,21 @@ def one_minus_ssim(original: Any, restored: Any) -> Any:
 LOSSES = {"mse": mse, "charbonnier": charbonnier, "one_minus_ssim": one_minus_ssim}
 
 
-@keras.saving.register_keras_serializable("keras_deartifact")
-class WeightedLosses(keras.losses.Loss):
-    """A weighted sum of `LOSSES` for `Model.compile`, reduced over the batch by Keras.
+def weighted_losses(original: Any, restored: Any, weights: Mapping[str, float]) -> Any:
+    """A weighted sum of `LOSSES`, one value per image.
 
     Args:
-        weights: name in `LOSSES` -> weight.
-        **kwargs: see `keras.losses.Loss`.
+        original: float tensor `(batch, height, width, channels)` in `[0, 1]`.
+        restored: same shape and dtype; may leave `[0, 1]` during training.
+        weights: name in `LOSSES` -> weight; at least one.
+
+    Returns:
+        Tensor `(batch,)` of the same dtype.
 
     Raises:
         ValueError: an unknown name, or no loss at all.
     """
-
-    def __init__(self, weights: Mapping[str, float], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        unknown = sorted(set(weights) - set(LOSSES))
-        if unknown or not weights:
-            raise ValueError(f"Expected losses of {sorted(LOSSES)}. Received: weights={dict(weights)}")
-        self.weights = dict(weights)
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return sum(weight * LOSSES[name](y_true, y_pred) for name, weight in self.weights.items())
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "weights": self.weights}
+    unknown = sorted(set(weights) - set(LOSSES))
+    if unknown or not weights:
+        raise ValueError(f"Expected losses of {sorted(LOSSES)}. Received: weights={dict(weights)}")
+    return sum(weight * LOSSES[name](original, restored) for name, weight in weights.items())

@@ -20,10 +20,12 @@ LAYERS = {
     "pipeline": 0,
     "quantiser": 0,
     "video": 0,
+    "adversarial": 1,
     "codecs": 1,
     "losses": 1,
     "metrics": 1,
     "models": 1,
+    "perceptual": 1,
     "stills": 1,
     "complexity": 2,
     "degradations": 2,
@@ -38,7 +40,7 @@ LAYERS = {
     "cli": 4,
 }
 # These need the extra [train]; everything else has to work in the base install.
-TRAINING_MODULES = {"losses", "models", "complexity", "gan", "data"}
+TRAINING_MODULES = {"adversarial", "losses", "models", "perceptual", "complexity", "gan", "data"}
 BASE_DEPENDENCIES = {"absl", "ai_edge_litert", "av", "numpy", "PIL", "tqdm", "keras_deartifact"}
 PROGRAMS = ("training", "export", "serving")
 
