@@ -7,6 +7,16 @@ A `Restorer` is a function `(frames, quantiser_map) -> frames`:
 - quantiser_map float32 `(n, height / 16, width / 16)` log2 steps, or None for `quantiser.DEFAULT_LOG2_STEP`;
 - height and width are multiples of 16: padding and tiling are the caller's (`restore.py`).
 
+A model file whose images have one channel is a luma-only network; its `Restorer` takes and returns RGB all the same:
+
+    Y      = 0.299 R + 0.587 G + 0.114 B            BT.601, full range
+    result = frames + (network(Y) - Y)              the same in every channel
+
+which is exact: R = Y + 1.402 Cr and so on, so that a change of Y alone changes R, G and B by as much.
+
+An ensemble, `ensemble.json` in a run's folder, is a list of `{"log2_step": ..., "model": FILE}`, one generator for each
+quality (Galteri et al.). Each frame goes to the one whose step is nearest to the mean of its quantiser map.
+
 Each engine imports its runtime when it is first used.
 """
 
@@ -30,6 +40,8 @@ DEFAULT_MODEL = "shuffle_nano"
 _PRETRAINED = resources.files("keras_deartifact") / "pretrained"
 
 Network = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
+
+_LUMA_WEIGHTS = np.array((0.299, 0.587, 0.114), np.float32)
 
 
 class Restorer(Protocol):
@@ -70,15 +82,16 @@ def digest(path: str | os.PathLike[str]) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _litert(path: Path, threads: int) -> Network:
+def _litert(path: Path, threads: int) -> tuple[Network, int]:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path), num_threads=threads)
-    inputs = {entry["name"].split(":")[0]: entry["index"] for entry in interpreter.get_input_details()}
-    images_index = next((index for name, index in inputs.items() if name.endswith("images")), None)
-    map_index = next((index for name, index in inputs.items() if name.endswith("quantiser_map")), None)
-    if images_index is None or map_index is None:
+    inputs = {entry["name"].split(":")[0]: entry for entry in interpreter.get_input_details()}
+    images = next((entry for name, entry in inputs.items() if name.endswith("images")), None)
+    quantisers = next((entry for name, entry in inputs.items() if name.endswith("quantiser_map")), None)
+    if images is None or quantisers is None:
         raise ValueError(f"Expected the inputs 'images' and 'quantiser_map'. Received: {sorted(inputs)}")
+    images_index, map_index = images["index"], quantisers["index"]
     output_index = interpreter.get_output_details()[0]["index"]
     allocated: list[tuple[int, ...]] = []
 
@@ -94,27 +107,27 @@ def _litert(path: Path, threads: int) -> Network:
         result: NDArray[np.float32] = interpreter.get_tensor(output_index)
         return result
 
-    return run
+    return run, int(images["shape_signature"][-1])
 
 
-def _onnx(path: Path, threads: int) -> Network:
+def _onnx(path: Path, threads: int) -> tuple[Network, int]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    inputs = sorted(entry.name for entry in session.get_inputs())
-    if inputs != ["images", "quantiser_map"]:
-        raise ValueError(f"Expected the inputs 'images' and 'quantiser_map'. Received: {inputs}")
+    shapes = {entry.name: entry.shape for entry in session.get_inputs()}
+    if sorted(shapes) != ["images", "quantiser_map"]:
+        raise ValueError(f"Expected the inputs 'images' and 'quantiser_map'. Received: {sorted(shapes)}")
 
     def run(images: NDArray[np.float32], quantiser_map: NDArray[np.float32]) -> NDArray[np.float32]:
         result: NDArray[np.float32] = session.run(None, {"images": images, "quantiser_map": quantiser_map})[0]
         return result
 
-    return run
+    return run, shapes["images"][-1]
 
 
-def _keras(path: Path, threads: int) -> Network:
+def _keras(path: Path, threads: int) -> tuple[Network, int]:
     del threads  # TensorFlow takes its number of threads for the whole process.
     import keras
 
@@ -125,36 +138,70 @@ def _keras(path: Path, threads: int) -> Network:
     def run(images: NDArray[np.float32], quantiser_map: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(generator((images, quantiser_map), training=False), np.float32)
 
-    return run
+    return run, generator.channels
 
 
-def _saved_model(path: Path, threads: int) -> Network:
+def _saved_model(path: Path, threads: int) -> tuple[Network, int]:
     del threads  # TensorFlow takes its number of threads for the whole process.
     import tensorflow as tf
 
     module = tf.saved_model.load(str(path))
-    # `Model.export` chooses names like `args_0`, but the number of channels tells the inputs apart.
     specs = module.signatures["serving_default"].structured_input_signature[1]
-    inputs = {spec.shape[-1]: name for name, spec in specs.items()}
-    if set(inputs) != {1, 3}:
-        raise ValueError(f"Expected inputs of 3 channels and of 1. Received: {specs}")
+    channels = {name: spec.shape[-1] or 0 for name, spec in specs.items()}
+    # The number of channels tells the inputs apart. Where both have one, their names are in the order of the call:
+    # `images` and `quantiser_map`, or `args_0` and `args_0_1` from `Model.export`.
+    names = sorted(channels, key=lambda name: (-channels[name], name))
+    if [channels[name] for name in names] not in ([3, 1], [1, 1]):
+        raise ValueError(f"Expected inputs of 3 channels and of 1, or of 1 and of 1. Received: {specs}")
+    images_name, map_name = names
 
     def run(images: NDArray[np.float32], quantiser_map: NDArray[np.float32]) -> NDArray[np.float32]:
         # Through `module`: a signature by itself does not keep its variables alive.
         signature = module.signatures["serving_default"]
-        outputs = signature(**{inputs[3]: tf.constant(images), inputs[1]: tf.constant(quantiser_map)})
+        outputs = signature(**{images_name: tf.constant(images), map_name: tf.constant(quantiser_map)})
         return np.asarray(next(iter(outputs.values())), np.float32)
+
+    return run, channels[images_name]
+
+
+def _ensemble(path: Path, threads: int) -> tuple[Network, int]:
+    members = json.loads(path.read_text("utf-8"))
+    log2_steps = np.array([member["log2_step"] for member in members], np.float32)
+    if not members:
+        raise ValueError("Expected at least one member.")
+    restorers = [load(path.parent / member["model"], threads=threads) for member in members]
+
+    def run(images: NDArray[np.float32], quantiser_map: NDArray[np.float32]) -> NDArray[np.float32]:
+        means = quantiser_map.mean(axis=(1, 2))
+        nearest = np.abs(means - log2_steps).argmin(axis=1)
+        restored = np.empty_like(images)
+        for index in np.unique(nearest):
+            chosen = nearest == index
+            restored[chosen] = restorers[index](images[chosen], quantiser_map[chosen][..., 0])
+        return restored
+
+    return run, 3
+
+
+def _of_luma(network: Network) -> Network:
+    """Turns a network of luma into one of RGB; see the module."""
+
+    def run(images: NDArray[np.float32], quantiser_map: NDArray[np.float32]) -> NDArray[np.float32]:
+        luma = (images @ _LUMA_WEIGHTS)[..., None]
+        return images + (network(luma, quantiser_map) - luma)
 
     return run
 
 
-ENGINES: dict[str, Callable[[Path, int], Network]] = {
+# Each gives the network and the number of channels of its images; an ensemble has taken care of them.
+ENGINES: dict[str, Callable[[Path, int], tuple[Network, int]]] = {
     "litert": _litert,
     "onnx": _onnx,
     "keras": _keras,
     "saved_model": _saved_model,
+    "ensemble": _ensemble,
 }
-_ENGINE_OF_SUFFIX = {".tflite": "litert", ".onnx": "onnx", ".keras": "keras"}
+_ENGINE_OF_SUFFIX = {".tflite": "litert", ".onnx": "onnx", ".keras": "keras", ".json": "ensemble"}
 
 
 def load(model: str | os.PathLike[str] = DEFAULT_MODEL, engine: str = "auto", threads: int | None = None) -> Restorer:
@@ -162,7 +209,7 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, engine: str = "auto", th
 
     Args:
         model: name of a model that ships (`pretrained_models()`), or a .tflite, .onnx or .keras file, or the folder of
-            a SavedModel.
+            a SavedModel or of an ensemble's run.
         engine: key of `ENGINES`, or "auto" for the one that the file's name calls for.
         threads: of the engine; one for each processor by default.
 
@@ -180,6 +227,8 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, engine: str = "auto", th
         if path.suffix or len(path.parts) > 1:
             raise ValueError(f"There is no model file {path}.")
         path = pretrained_path(str(model))
+    if path.is_dir() and (path / "ensemble.json").exists():
+        path = path / "ensemble.json"
     if engine == "auto":
         engine = "saved_model" if path.is_dir() else _ENGINE_OF_SUFFIX.get(path.suffix.lower(), "")
         if not engine:
@@ -188,7 +237,9 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, engine: str = "auto", th
     if engine not in ENGINES:
         raise ValueError(f"Expected an engine of {['auto', *ENGINES]}. Received: engine={engine!r}")
     try:
-        network = ENGINES[engine](path, threads or os.cpu_count() or 1)
+        network, channels = ENGINES[engine](path, threads or os.cpu_count() or 1)
+        if channels not in (1, 3):
+            raise ValueError(f"Expected images of 3 channels or of 1. Received: channels={channels}")
     except ImportError as error:
         raise ValueError(
             f"The engine {engine!r} needs a package that is not installed ({error.name or error}): "
@@ -197,6 +248,9 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, engine: str = "auto", th
     except Exception as error:  # Four runtimes, each with its own ways to fail.
         reason = textwrap.shorten(str(error), 200) or type(error).__name__
         raise ValueError(f"{path} is no model that the engine {engine!r} can load: {reason}") from error
+
+    if channels == 1:
+        network = _of_luma(network)
 
     def restore(frames: NDArray[Any], quantiser_map: NDArray[np.float32] | None = None) -> NDArray[Any]:
         if frames.dtype not in (np.uint8, np.float32) or frames.ndim != 4 or frames.shape[3] != 3:

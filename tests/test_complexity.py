@@ -6,7 +6,15 @@ from keras_deartifact.models import GENERATORS, make_generator
 from keras_deartifact.models.folding import FoldingConv2D
 
 # Multiply-accumulates of a 1280x720 frame that each generator is allowed (DESIGN.md, section 5).
-BUDGETS = {"shuffle_pico": 2e9, "shuffle_nano": 5e9, "shuffle_small": 40e9}
+BUDGETS = {
+    "residual": 301e9,
+    "fast": 51e9,
+    "very_fast": 5.5e9,
+    "arcnn": 109e9,
+    "shuffle_pico": 2e9,
+    "shuffle_nano": 5e9,
+    "shuffle_small": 40e9,
+}
 
 
 class Toy(keras.Model):
@@ -14,9 +22,9 @@ class Toy(keras.Model):
 
     size_multiple = 16
 
-    def __init__(self, layer, pooled=False):
+    def __init__(self, layer, pooled=False, channels=3):
         super().__init__()
-        self.layer, self.pooled = layer, pooled
+        self.layer, self.pooled, self.channels = layer, pooled, channels
 
     def call(self, inputs):
         images, _ = inputs
@@ -45,9 +53,25 @@ def test_shuffle_nano_by_hand():
     assert multiply_accumulates(generator.fold()) == multiply_accumulates(generator)
 
 
+def test_luma_by_hand():
+    # The same without what concerns chroma, see above.
+    cell = (
+        4 * 16 * 64  # luma bank, 2x2
+        + 64 * 32  # entry
+        + 1 * 32  # step_entry
+        + 4 * 9 * 32 * 32  # four 3x3 at 4x4 cells
+        + (4 * 32 * 64 + 2 * 9 * 64 * 64 + 64 * 128) // 4  # down 2x2, two 3x3, up
+        + 32 * (64 + 64 + 16)  # gate, coefficient and pixel corrections
+        + 4 * 64 * 16  # transposed luma bank
+    )
+    generator = make_generator("shuffle_nano", channels=1)
+    assert multiply_accumulates(generator) == cell * (720 // 4) * (1280 // 4)
+    assert multiply_accumulates(Toy(keras.layers.Conv2D(5, 3, padding="same"), channels=1), 16, 32) == 512 * 5 * 9
+
+
 @pytest.mark.parametrize("name", sorted(GENERATORS))
 def test_budget(name):
-    assert multiply_accumulates(make_generator(name)) <= BUDGETS[name]
+    assert 0.75 * BUDGETS[name] < multiply_accumulates(make_generator(name)) <= BUDGETS[name]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +85,7 @@ def test_budget(name):
         (keras.layers.Conv2D(6, 3, groups=3, padding="same"), 512 * 6 * 9),
         # Two outputs a channel, one input each.
         (keras.layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same"), 512 * 6 * 9),
+        (keras.layers.DepthwiseConv2D(3, strides=2, padding="same"), 128 * 3 * 9),
         (keras.layers.SeparableConv2D(7, 3, padding="same"), 512 * (3 * 9 + 3 * 7)),
         # Every one of 512 * 3 inputs meets 4x4 taps of 5 outputs.
         (keras.layers.Conv2DTranspose(5, 4, strides=2, padding="same"), 512 * 3 * 16 * 5),
@@ -75,6 +100,31 @@ def test_layers_by_hand(layer, expected):
 
 def test_matrix_product_by_hand():
     assert multiply_accumulates(Toy(keras.layers.Dense(7), pooled=True), 16, 32) == 3 * 7
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products_of_many_matrices_by_hand(transposed):
+    # 16 rows of 32 pixels by 3 channels, with the channels or with the pixels multiplied by themselves.
+    def product(images):
+        across = keras.ops.swapaxes(images, -1, -2)
+        return keras.ops.matmul(across, images) if transposed else keras.ops.matmul(images, across)
+
+    expected = 16 * 3 * 3 * 32 if transposed else 16 * 32 * 32 * 3
+    assert multiply_accumulates(Toy(keras.layers.Lambda(product)), 16, 32) == expected
+
+
+def test_images_alone_by_hand():
+    class Alone(keras.Model):
+        size_multiple, channels = 16, 3
+
+        def __init__(self):
+            super().__init__()
+            self.layer = keras.layers.Conv2D(5, 3, padding="same")
+
+        def call(self, inputs):
+            return self.layer(inputs)
+
+    assert multiply_accumulates(Alone(), 16, 32, takes_map=False) == 512 * 5 * 27
 
 
 @pytest.mark.parametrize(("height", "width"), [(720, 1290), (17, 16)])

@@ -5,6 +5,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from export import tflite
 from keras_deartifact import codecs, engines, image, models, quantiser
@@ -30,8 +31,6 @@ def files(generator, tmp_path_factory):
         import tf2onnx
     except ImportError:
         return made
-    import tensorflow as tf
-
     function = tf.function(lambda images, quantiser_map: generator((images, quantiser_map), training=False))
     shapes = (("images", 3), ("quantiser_map", 1))
     signature = [tf.TensorSpec((None, None, None, channels), name=name) for name, channels in shapes]
@@ -132,6 +131,66 @@ def test_wrong_frames(frames, quantiser_map, message, files):
         engines.load(files[".tflite"])(frames, quantiser_map)
 
 
+# Networks of luma
+
+
+def _saved_model(path, function, channels, names):
+    """A SavedModel of `function(images, quantiser_map)`, its inputs named `names`."""
+    signature = [
+        tf.TensorSpec((None, None, None, each), name=name) for each, name in zip((channels, 1), names, strict=True)
+    ]
+    module = tf.Module()
+    module.serve = tf.function(lambda *inputs: {"output": function(*inputs)}, input_signature=signature)
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.serve})
+    return path
+
+
+# As an ExportArchive has them, and as `Model.export` does.
+EVERY_PAIR_OF_NAMES = pytest.mark.parametrize("names", [("images", "quantiser_map"), ("args_0", "args_0_1")])
+
+
+@EVERY_PAIR_OF_NAMES
+def test_luma_by_hand(names, tmp_path):
+    def brighten(images, quantiser_map):
+        return images + 0.125 + tf.reduce_mean(quantiser_map) / 100
+
+    restorer = engines.load(_saved_model(tmp_path / "model", brighten, 1, names))
+    images = image.to_float(_frames())
+    # Y grows by 0.125 + 0.05, and so do R, G and B; nothing is clipped.
+    expected = images + 0.175
+    assert expected.max() > 1.1
+    restored = restorer(images, np.full((2, 2, 3), 5.0, np.float32))
+    assert restored.dtype == np.float32
+    np.testing.assert_allclose(restored, expected, atol=1e-6)
+    # 0.2 are 51 of 255 levels.
+    restored = restorer(_frames(), np.full((2, 2, 3), 7.5, np.float32))
+    assert restored.dtype == np.uint8
+    np.testing.assert_array_equal(restored, np.minimum(_frames().astype(int) + 51, 255))
+
+
+@EVERY_PAIR_OF_NAMES
+def test_luma_and_chroma(names, tmp_path):
+    restorer = engines.load(_saved_model(tmp_path / "model", lambda images, quantiser_map: 2.0 * images, 1, names))
+    images = np.zeros((1, 16, 16, 3), np.float32)
+    for channel in range(3):
+        images[0, channel, :, channel] = 0.5
+    restored = restorer(images)
+    # The network doubles Y: each channel gains Y, that of red, green and blue of one half.
+    np.testing.assert_allclose((restored - images)[0, :3, 0], [[0.1495] * 3, [0.2935] * 3, [0.057] * 3], atol=1e-6)
+    before, after = image.rgb_to_ycbcr(images), image.rgb_to_ycbcr(restored)
+    np.testing.assert_allclose(after[..., 0], 2 * before[..., 0], atol=1e-6)
+    np.testing.assert_allclose(after[..., 1:], before[..., 1:], atol=1e-6)
+
+
+def test_other_numbers_of_channels_are_refused(tmp_path, monkeypatch):
+    four = _saved_model(tmp_path / "four", lambda images, quantiser_map: images, 4, ("images", "quantiser_map"))
+    with pytest.raises(ValueError, match="Expected inputs of 3 channels and of 1, or of 1 and of 1"):
+        engines.load(four)
+    monkeypatch.setitem(engines.ENGINES, "onnx", lambda path, threads: (lambda images, quantiser_map: images, 4))
+    with pytest.raises(ValueError, match="Expected images of 3 channels or of 1. Received: channels=4"):
+        engines.load(four, engine="onnx")
+
+
 def _assert_one_line(error, path):
     text = str(error.value)
     assert "\n" not in text
@@ -200,7 +259,7 @@ def test_folders_that_are_no_model(tmp_path):
 @pytest.mark.parametrize("name", ["model.pth", "model", "model.h5"])
 def test_unknown_suffix(name, tmp_path):
     (tmp_path / name).write_bytes(b"something")
-    with pytest.raises(ValueError, match="Expected a model file of .tflite, .onnx, .keras or a SavedModel's folder"):
+    with pytest.raises(ValueError, match="Expected a model file of .tflite, .onnx, .keras, .json or a Saved"):
         engines.load(tmp_path / name)
 
 
@@ -263,3 +322,31 @@ def test_a_folder_does_not_take_the_place_of_a_shipped_model(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / SHIPPED).mkdir()
     assert engines.load()(_frames()).shape == (2, 32, 48, 3)
+
+
+def test_an_ensemble_asks_the_member_of_the_nearest_step(tmp_path, monkeypatch):
+    """Two members that add what tells them apart, the second of them luma-only."""
+    for index, value in enumerate((0.25, 0.5)):
+        path = tmp_path / f"{index}.onnx"
+        path.write_text(str(value))
+
+    def adding(path, threads):
+        value = np.float32(path.read_text())
+        return (lambda images, quantiser_map: images + value), (3 if path.name == "0.onnx" else 1)
+
+    monkeypatch.setitem(engines.ENGINES, "onnx", adding)
+    (tmp_path / "ensemble.json").write_text(
+        json.dumps([{"log2_step": 2.0, "model": "0.onnx"}, {"log2_step": 5.0, "model": "1.onnx"}])
+    )
+    frames = np.zeros((3, 16, 32, 3), np.float32)
+    quantiser_map = np.array([[[3.0, 3.2]], [[0.0, 8.0]], [[2.0, 2.0]]], np.float32)
+    for model in (tmp_path, tmp_path / "ensemble.json"):
+        restored = engines.load(model)(frames, quantiser_map)
+        np.testing.assert_allclose(restored[:, 0, 0], np.array([0.25, 0.5, 0.25])[:, None].repeat(3, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("contents", ["[", '[{"log2_step": 2.0, "model": "missing.onnx"}]', "[{}]", "[]"])
+def test_ensemble_that_cannot_be_loaded(contents, tmp_path):
+    (tmp_path / "ensemble.json").write_text(contents)
+    with pytest.raises(ValueError, match="ensemble.json is no model that the engine 'ensemble' can load: "):
+        engines.load(tmp_path)

@@ -7,6 +7,8 @@ from keras_deartifact.models import GENERATORS, ShuffleGenerator, make_generator
 from keras_deartifact.models.folding import FoldingConv2D
 from keras_deartifact.models.shuffle import _per_cell, _pixels_kernel, _planes_kernel, dct_basis
 
+SHUFFLES = sorted(name for name in GENERATORS if name.startswith("shuffle_"))
+
 
 def _randomise(model, scale, seed=0):
     """Every variable gets random values, those that start as zeros and ones included."""
@@ -141,10 +143,11 @@ def test_bank_sees_chroma_at_half_the_resolution():
     np.testing.assert_allclose(restored[:, :-4, :-4], 0.5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(GENERATORS))
-def test_untrained_generator_leaves_a_fine_picture_alone(name):
-    images, _ = _inputs(1)
-    restored = make_generator(name)((images, np.full((1, 3, 5, 1), -12.0, np.float32)))
+@pytest.mark.parametrize("channels", [3, 1])
+@pytest.mark.parametrize("name", SHUFFLES)
+def test_untrained_generator_leaves_a_fine_picture_alone(name, channels):
+    images = _inputs(1)[0][..., :channels]
+    restored = make_generator(name, channels=channels)((images, np.full((1, 3, 5, 1), -12.0, np.float32)))
     # With a step of 2^-12 levels nothing is below the threshold.
     np.testing.assert_allclose(restored, images, atol=1e-5)
 
@@ -176,16 +179,56 @@ def test_quantiser_map_acts_where_it_says():
     assert changed[:64].max() < 1e-6
 
 
+# Luma only
+
+
+def test_untrained_luma_generator_is_the_luma_part_of_the_other():
+    luma, colour = (make_generator("shuffle_pico", channels=channels) for channels in (1, 3))
+    images, quantiser_map = _inputs()
+    grey = images[..., :1]
+    restored = np.asarray(luma((grey, quantiser_map)))
+    assert np.abs(restored - grey).max() > 0.01
+    np.testing.assert_allclose(restored.repeat(3, axis=-1), colour((grey.repeat(3, -1), quantiser_map)), atol=1e-5)
+
+
+def test_luma_generator_has_the_luma_bank_alone():
+    luma, colour = (make_generator("shuffle_nano", channels=channels) for channels in (1, 3))
+    assert luma.luma_bank.kernel.shape == colour.luma_bank.kernel.shape == (2, 2, 16, 64)
+    assert luma.slope.shape == (64,)
+    assert luma.gate_correction.kernel.shape == (1, 1, 32, 64)
+    assert luma.pixel_correction.kernel.shape == (1, 1, 32, 16)
+    names = [weight.path for weight in luma.weights]
+    assert len(names) == len(colour.weights) - 4
+    # What the other has besides: to_planes, the chroma bank and its transpose, to_pixels, and 32 coefficients.
+    extra = 48 * 24 + 4 * 8 * 32 + 4 * 32 * 8 + 24 * 48 + 32 * (32 + 1 + 32 + 32 + 1) + 32 * 32
+    assert luma.count_params() == colour.count_params() - extra
+
+
+@pytest.mark.parametrize("channels", [0, 2, 4])
+def test_other_channels(channels):
+    with pytest.raises(ValueError, match=f"Expected 1 channel or 3. Received: channels={channels}"):
+        make_generator("shuffle_pico", channels=channels)
+
+
+def test_files_from_before_there_were_channels_load():
+    generator = make_generator("shuffle_pico")
+    config = generator.get_config()
+    assert config.pop("channels") == 3
+    assert ShuffleGenerator.from_config(config).channels == 3
+
+
 # fold, configurations, names
 
 
-@pytest.mark.parametrize("name", sorted(GENERATORS))
-def test_folded_generator_computes_the_same(name):
-    branched = make_generator(name)
+@pytest.mark.parametrize("channels", [3, 1])
+@pytest.mark.parametrize("name", SHUFFLES)
+def test_folded_generator_computes_the_same(name, channels):
+    branched = make_generator(name, channels=channels)
     _randomise(branched, 0.02)
     folded = branched.fold()
     assert not [weight.path for weight in folded.weights if "pointwise" in weight.path or "identity" in weight.path]
-    inputs = _inputs()
+    images, quantiser_map = _inputs()
+    inputs = images[..., :channels], quantiser_map
     expected = np.asarray(branched(inputs))
     assert np.abs(expected - inputs[0]).max() > 0.05
     np.testing.assert_allclose(folded(inputs), expected, atol=2e-5)
@@ -227,7 +270,8 @@ def test_arguments(depth, coarse_depth):
 
 
 def test_config_is_the_constructors_arguments():
-    arguments = {"filters": 6, "depth": 3, "coarse_filters": 10, "coarse_depth": 0, "folded": True, "name": "mine"}
+    arguments = {"filters": 6, "depth": 3, "coarse_filters": 10, "coarse_depth": 0, "folded": True, "channels": 1}
+    arguments["name"] = "mine"
     generator = ShuffleGenerator(**arguments)
     config = generator.get_config()
     assert {key: config[key] for key in arguments} == arguments
@@ -251,5 +295,5 @@ def test_the_same_seed_makes_the_same_weights():
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match=r"Expected a generator of \['shuffle_nano', .*\]. Received: name='unet'"):
+    with pytest.raises(ValueError, match=r"Expected a generator of \['arcnn', .*'very_fast'\]. Received: name='unet'"):
         make_generator("unet")

@@ -1,6 +1,6 @@
 """The `shuffle` generators: shrinkage in overlapped blocks, corrected by a small network at a fraction of the pixels.
 
-Inputs: `images` `(batch, height, width, 3)`, RGB in `[0, 1]`, and `quantiser_map`
+Inputs: `images` `(batch, height, width, channels)`, RGB or luma in `[0, 1]`, and `quantiser_map`
 `(batch, height / 16, width / 16, 1)`, log2 of the luma quantiser step (`quantiser.py`). Height and width are multiples
 of 16. Output: the restored images, same shape, not clipped.
 
@@ -14,6 +14,8 @@ Everything runs on cells of 4x4 pixels (pixel-unshuffle), 1/16 of the positions:
     excess = sigmoid(linear(f) - slope |u|)               share of each coefficient that is taken away
     d      = step / 255 (u excess + linear(f))            what each coefficient loses
     output = images - depth_to_space(linear(bank^T(d)) + step / 255 linear(f), 4)
+
+With one channel, luma, the cells' 16 values are the planes; there is neither `linear` about them, and no chroma.
 
 The bank starts as the orthonormal DCT and its transpose, so that the untrained network with the trunk's outputs at zero
 is the classical filter (shifted transforms, thresholded by the quantiser step, averaged: ffmpeg's `spp`). Dividing by
@@ -31,6 +33,7 @@ import numpy as np
 from keras import ops
 
 from keras_deartifact.models.folding import FoldingConv2D
+from keras_deartifact.models.upsampling import nearest
 
 __all__ = ["ShuffleGenerator"]
 
@@ -94,7 +97,7 @@ def _transposed_bank_kernel(cell: int, planes: int) -> np.ndarray:
 
 def _per_cell(quantiser_map: Any) -> Any:
     """Repeats each block's value for the 4x4 cells of 4x4 pixels in it."""
-    return ops.depth_to_space(ops.concatenate([quantiser_map] * 16, axis=-1), 4)
+    return nearest(quantiser_map, 4)
 
 
 def _linear(
@@ -118,7 +121,11 @@ class ShuffleGenerator(keras.Model):
         coarse_filters: int > 0, channels of the trunk at 8x8 cells.
         coarse_depth: int >= 0, 3x3 convolutions at 8x8 cells; 0 leaves the coarse part out.
         folded: if True the convolutions have no branches; see `fold`.
+        channels: of the images: 3 for RGB, 1 for luma.
         **kwargs: see `keras.Model`.
+
+    Raises:
+        ValueError: another number of channels.
     """
 
     size_multiple = 16
@@ -130,14 +137,20 @@ class ShuffleGenerator(keras.Model):
         coarse_filters: int = 64,
         coarse_depth: int = 2,
         folded: bool = False,
+        channels: int = 3,
         **kwargs: Any,
     ) -> None:
+        if channels not in (1, 3):
+            raise ValueError(f"Expected 1 channel or 3. Received: channels={channels}")
         super().__init__(**kwargs)
         self.filters = filters
         self.depth = depth
         self.coarse_filters = coarse_filters
         self.coarse_depth = coarse_depth
         self.folded = folded
+        self.channels = channels
+        has_chroma = channels == 3
+        self.coefficients = 96 if has_chroma else 64
 
         # A loaded model has the policy of its file, whatever is the global one, and so must its layers.
         dtype = self.dtype_policy
@@ -145,11 +158,13 @@ class ShuffleGenerator(keras.Model):
         def convolutions(count: int, width: int) -> list[FoldingConv2D]:
             return [FoldingConv2D(width, "relu", folded, dtype=dtype) for _ in range(count)]
 
-        self.to_planes = _linear(24, 1, _planes_kernel(), dtype)
+        if has_chroma:
+            self.to_planes = _linear(24, 1, _planes_kernel(), dtype)
         # Block j holds cells j - 1 and j, and its transpose gives to both.
         self.bank_padding = keras.layers.ZeroPadding2D(((1, 0), (1, 0)), dtype=dtype)
         self.luma_bank = _linear(64, 2, _bank_kernel(4, 1), dtype, "valid")
-        self.chroma_bank = _linear(32, 2, _bank_kernel(2, 2), dtype, "valid")
+        if has_chroma:
+            self.chroma_bank = _linear(32, 2, _bank_kernel(2, 2), dtype, "valid")
         self.entry = keras.layers.Conv2D(filters, 1, kernel_initializer="he_normal", dtype=dtype)
         self.step_entry = _linear(filters, 1, "he_normal", dtype)
         self.before = convolutions(depth // 2, filters)
@@ -161,36 +176,40 @@ class ShuffleGenerator(keras.Model):
             self.up = keras.layers.Conv2D(4 * filters, 1, dtype=dtype)
         self.after = convolutions(depth - depth // 2, filters)
         # A mean is never a matter of quantisation: each plane's coefficient of frequency zero passes at first.
-        threshold = np.full(96, _THRESHOLD * _SLOPE)
-        threshold[[0, 64, 80]] = -20.0
+        threshold = np.full(self.coefficients, _THRESHOLD * _SLOPE)
+        threshold[[0, 64, 80] if has_chroma else 0] = -20.0
         self.gate_correction = keras.layers.Conv2D(
-            96, 1, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(threshold), dtype=dtype
+            self.coefficients,
+            1,
+            kernel_initializer="zeros",
+            bias_initializer=keras.initializers.Constant(threshold),
+            dtype=dtype,
         )
-        self.coefficient_correction = _linear(96, 1, "zeros", dtype)
-        self.pixel_correction = _linear(48, 1, "zeros", dtype)
+        self.coefficient_correction = _linear(self.coefficients, 1, "zeros", dtype)
+        self.pixel_correction = _linear(16 * channels, 1, "zeros", dtype)
         self.luma_transposed = _linear(16, 2, _transposed_bank_kernel(4, 1), dtype)
-        self.chroma_transposed = _linear(8, 2, _transposed_bank_kernel(2, 2), dtype)
-        self.to_pixels = _linear(48, 1, _pixels_kernel(), dtype)
+        if has_chroma:
+            self.chroma_transposed = _linear(8, 2, _transposed_bank_kernel(2, 2), dtype)
+            self.to_pixels = _linear(48, 1, _pixels_kernel(), dtype)
 
     def build(self, input_shape: Any) -> None:
         del input_shape  # Fully convolutional: every number of channels is known.
-        self.slope = self.add_weight(name="slope", shape=(96,), initializer=keras.initializers.Constant(_SLOPE))
+        constant = keras.initializers.Constant(_SLOPE)
+        self.slope = self.add_weight(name="slope", shape=(self.coefficients,), initializer=constant)
         channels_in = {
-            self.to_planes: 48,
             self.luma_bank: 16,
-            self.chroma_bank: 8,
-            self.entry: 96,
+            self.entry: self.coefficients,
             self.step_entry: 1,
             self.gate_correction: self.filters,
             self.coefficient_correction: self.filters,
             self.pixel_correction: self.filters,
             self.luma_transposed: 64,
-            self.chroma_transposed: 32,
-            self.to_pixels: 24,
             **dict.fromkeys(self.before + self.after, self.filters),
         }
         if self.coarse_depth:
             channels_in |= {self.down: self.filters, **dict.fromkeys([*self.coarse, self.up], self.coarse_filters)}
+        if self.channels == 3:
+            channels_in |= {self.to_planes: 48, self.chroma_bank: 8, self.chroma_transposed: 32, self.to_pixels: 24}
         for layer, channels in channels_in.items():
             layer.build((None, None, None, channels))
         self.built = True
@@ -202,19 +221,26 @@ class ShuffleGenerator(keras.Model):
         step = _per_cell(ops.exp(quantiser_map * _LN_2) / 255.0)
         inverse_step = _per_cell(ops.exp(quantiser_map * -_LN_2) * 255.0)
 
-        planes = self.bank_padding(self.to_planes(cells))
-        coefficients = ops.concatenate((self.luma_bank(planes[..., :16]), self.chroma_bank(planes[..., 16:])), axis=-1)
-        in_steps = coefficients * inverse_step
+        in_steps = self._analyse(cells) * inverse_step
         magnitude = ops.abs(in_steps)
         features = self._trunk(in_steps / (magnitude + 2.0), log2_step)
 
         excess = ops.sigmoid(self.gate_correction(features) - self.slope * magnitude)
         loss = (in_steps * excess + self.coefficient_correction(features)) * step
-        lost_planes = ops.concatenate(
-            (self.luma_transposed(loss[..., :64]), self.chroma_transposed(loss[..., 64:])), axis=-1
-        )
-        lost_cells = self.to_pixels(lost_planes) + self.pixel_correction(features) * step
+        lost_cells = self._synthesise(loss) + self.pixel_correction(features) * step
         return images - ops.depth_to_space(lost_cells, _CELL)
+
+    def _analyse(self, cells: Any) -> Any:
+        if self.channels == 1:
+            return self.luma_bank(self.bank_padding(cells))
+        planes = self.bank_padding(self.to_planes(cells))
+        return ops.concatenate((self.luma_bank(planes[..., :16]), self.chroma_bank(planes[..., 16:])), axis=-1)
+
+    def _synthesise(self, coefficients: Any) -> Any:
+        if self.channels == 1:
+            return self.luma_transposed(coefficients)
+        luma, chroma = self.luma_transposed(coefficients[..., :64]), self.chroma_transposed(coefficients[..., 64:])
+        return self.to_pixels(ops.concatenate((luma, chroma), axis=-1))
 
     def _trunk(self, coefficients: Any, log2_step: Any) -> Any:
         features = ops.relu(self.entry(coefficients) + self.step_entry(log2_step / 4.0 - 1.0))
@@ -232,7 +258,7 @@ class ShuffleGenerator(keras.Model):
     def fold(self) -> "ShuffleGenerator":
         """Returns a new generator that computes the same with one kernel a convolution; this one must be built."""
         folded = ShuffleGenerator(**{**self.get_config(), "folded": True})
-        folded.build([(None, None, None, 3), (None, None, None, 1)])
+        folded.build([(None, None, None, self.channels), (None, None, None, 1)])
         for target, source in zip(folded._flatten_layers(False), self._flatten_layers(False), strict=True):
             if isinstance(target, FoldingConv2D):
                 target.fold_from(source)
@@ -249,4 +275,5 @@ class ShuffleGenerator(keras.Model):
             "coarse_filters": self.coarse_filters,
             "coarse_depth": self.coarse_depth,
             "folded": self.folded,
+            "channels": self.channels,
         }
