@@ -4,12 +4,9 @@ The card lies beside the model, with the ending .json: what the model is, how it
 that the numbers travel with the file that they are about.
 """
 
-import io
 import json
-import zipfile
 from pathlib import Path
 
-import h5py
 import keras
 from absl import app, flags
 
@@ -37,17 +34,10 @@ def make_card(run: Path, model: Path, evaluation: Path, description: str, traini
         "parameters": complexity.parameters(generator.fold()),
         "multiply_accumulates_720p": complexity.multiply_accumulates(generator),
         "training_data": training_data,
-        "steps": _steps(run / "checkpoint.keras"),
-        "config": json.loads((run / "config.json").read_text()),
+        "steps": json.loads((run / "progress.json").read_text())["step"],
+        **json.loads((run / "config.json").read_text()),
         "measured": measured,
     }
-
-
-def _steps(checkpoint: Path) -> int:
-    """Returns the steps that a run has behind it, without the classes that its loss and metrics need."""
-    with zipfile.ZipFile(checkpoint) as archive, archive.open("model.weights.h5") as weights:
-        # The first of an optimizer's variables counts its steps.
-        return int(h5py.File(io.BytesIO(weights.read()), "r")["optimizer/vars/0"][()])
 
 
 def main(argv: list[str]) -> None:

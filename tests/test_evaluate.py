@@ -7,7 +7,7 @@ from PIL import Image
 from export import card, tflite
 from keras_deartifact import engines, metrics, models, quantiser, restore, stills
 from training import baselines, evaluate, train
-from training.configs import CONFIGS
+from training.configs import CONFIGS, as_dict
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +76,15 @@ def test_the_filter_gets_its_best_strength(model, pictures, monkeypatch):
 
 def test_a_card_is_of_exactly_one_file(model, tmp_path):
     run = tmp_path / "run"
-    generator = train.open_run(run, CONFIGS["testing"])
-    generator.optimizer.build(generator.trainable_variables)
-    generator.save(run / "generator.keras")
-    generator.save(run / "checkpoint.keras")
+    train.open_run(run, {"config": as_dict(CONFIGS["testing"])})
+    train.make_model(CONFIGS["testing"]).generator.save(run / "generator.keras")
+    (run / "progress.json").write_text('{"step": 7}')
     evaluation = tmp_path / "figures.json"
     digest = engines.digest(model)
     evaluation.write_text(json.dumps({"sha256": digest, "stills": []}))
     made = card.make_card(run, model, evaluation, "what it is", "what it saw")
     assert made["sha256"] == digest
-    assert made["steps"] == 0
+    assert made["steps"] == 7
     assert made["config"]["generator"] == CONFIGS["testing"].generator
     json.dumps(made)
     model_bytes = bytearray(model.read_bytes())

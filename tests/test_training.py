@@ -1,8 +1,11 @@
 import dataclasses
 import json
 import logging
+import os
+import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import av
@@ -13,10 +16,10 @@ import tensorflow as tf
 from PIL import Image
 
 from export import tflite
-from keras_deartifact import data, engines, image, quantiser
+from keras_deartifact import data, engines, image, models, quantiser
 from training import callbacks, prepare_video
-from training.configs import CONFIGS, as_dict
-from training.train import make_model, open_run, psnr, train
+from training.configs import CONFIGS, EnsembleConfig, as_dict
+from training.train import Sources, Options, find_sources, make_datasets, make_model, open_run, train, train_ensemble
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTING = CONFIGS["testing"]
@@ -38,6 +41,25 @@ def run(pictures, tmp_path_factory):
     return folder
 
 
+PICTURES = "compressed, restored, original"
+
+
+def _load(folder, config=TESTING):
+    model = make_model(config)
+    callbacks.load_checkpoint(model, folder / callbacks.CHECKPOINT)
+    return model
+
+
+def _tags(folder):
+    """(folder of the log, tag) -> values."""
+    tags = {}
+    for path in (folder / "logs").rglob("events.out.tfevents.*"):
+        for record in tf.data.TFRecordDataset(str(path)):
+            for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value:
+                tags.setdefault((path.parent.name, value.tag), []).append(value)
+    return tags
+
+
 class _Killed(Exception):
     pass
 
@@ -55,13 +77,31 @@ def _kill_after_first_epoch(monkeypatch):
 # Configurations
 
 
-def test_configs_are_plain_values_and_hashable_by_name():
-    for name, config in CONFIGS.items():
-        assert json.loads(json.dumps(as_dict(config))) is not None, name
-        assert config.steps % config.steps_per_epoch == 0, name
-        assert config.warmup_steps < config.steps, name
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            config.steps = 1
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_configurations(name):
+    config = CONFIGS[name]
+    assert json.loads(json.dumps(as_dict(config))) is not None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.steps = 1
+    configs = config.members().values() if isinstance(config, EnsembleConfig) else [config]
+    for each in configs:
+        assert each.steps % each.steps_per_epoch == 0
+        assert each.warmup_steps < each.steps
+        assert each.losses or each.perceptual
+        if each.warm_start:
+            # What it starts from is the same network, trained directly.
+            start = CONFIGS[each.warm_start]
+            assert (start.generator, start.generator_arguments) == (each.generator, each.generator_arguments)
+            assert start.adversarial is None
+
+
+def test_members_of_an_ensemble_see_one_quality_each():
+    members = CONFIGS["testing_ensemble"].members()
+    assert list(members) == [10, 40]
+    for quality, member in members.items():
+        assert member.stills.quality_range == (quality, quality)
+        assert member.stills.wide_share == 0.0
+        assert member.generator == TESTING.generator
 
 
 def test_learning_rate_by_hand():
@@ -75,72 +115,78 @@ def test_learning_rate_by_hand():
     assert float(schedule(110)) == pytest.approx(1e-4)
 
 
-def test_psnr_by_hand():
-    original = np.zeros((2, 4, 4, 3), np.float32)
-    restored = np.stack([np.full((4, 4, 3), 0.1, np.float32), np.full((4, 4, 3), 3.0, np.float32)])
-    # 10 log10(1 / 0.01) = 20; beyond the range counts as its end: 10 log10(1 / 1) = 0.
-    np.testing.assert_allclose(psnr(original, restored), [20.0, 0.0], atol=1e-4)
-    # Equal images are capped, not infinite.
-    np.testing.assert_allclose(psnr(original, original), [100.0, 100.0], atol=1e-3)
-
-
 # A run
 
 
 def test_run_folder(run):
-    assert {path.name for path in run.iterdir()} == {"config.json", "checkpoint.keras", "generator.keras", "logs"}
-    assert json.loads((run / "config.json").read_text()) == json.loads(json.dumps(as_dict(TESTING)))
+    assert {path.name for path in run.iterdir()} == {
+        "config.json",
+        "checkpoint.weights.h5",
+        "generator.keras",
+        "progress.json",
+        "logs",
+    }
+    record = json.loads((run / "config.json").read_text())
+    assert record["config"] == json.loads(json.dumps(as_dict(TESTING)))
+    assert record["start"] is None
+    assert record["backbone"] is None
+    assert (record["data"]["pictures"], record["data"]["shards"]) == (3, 0)
+
+
+def test_progress_has_the_names_of_the_logs(run):
+    progress = json.loads((run / "progress.json").read_text())
+    assert progress.pop("step") == TESTING.steps
+    logged = {
+        (folder, tag.removeprefix("epoch_"))
+        for folder, tag in _tags(run)
+        if tag not in ("epoch_learning_rate", PICTURES)
+    }
+    names = {(("validation", name[4:]) if name.startswith("val_") else ("train", name)) for name in progress}
+    assert names == {each for each in logged if not each[1].startswith("evaluation_")}
+    assert {"psnr", "val_psnr", "val_ssim", "generator_loss"} <= set(progress)
 
 
 def test_generator_holds_the_averaged_weights(run):
-    checkpoint = keras.models.load_model(run / "checkpoint.keras")
+    model = _load(run)
     generator = keras.models.load_model(run / "generator.keras")
-    assert int(checkpoint.optimizer.iterations) == TESTING.steps
-    averages = checkpoint.optimizer._model_variables_moving_average
-    assert len(averages) == len(generator.trainable_variables)
     for average, trained, weight in zip(
-        averages, checkpoint.trainable_variables, generator.trainable_variables, strict=True
+        model.averaged.weights, model.generator.weights, generator.weights, strict=True
     ):
         np.testing.assert_array_equal(weight, average)
         assert weight.shape == trained.shape
-    assert any((a.numpy() != b.numpy()).any() for a, b in zip(averages, checkpoint.trainable_variables, strict=True))
-    # The state of the optimizer, three times the weights, is not in it.
+    assert any((a.numpy() != b.numpy()).any() for a, b in zip(generator.weights, model.generator.weights, strict=True))
     assert not generator.compiled
-    sizes = [(run / name).stat().st_size for name in ("generator.keras", "checkpoint.keras")]
-    assert sizes[0] < 0.6 * sizes[1]
-
-
-def test_checkpoint_leaves_the_training_as_it_was(pictures, tmp_path):
-    """Averaging for the file must not leak into the run: with a momentum of 0.999 the averages lag far behind."""
-    model = make_model(TESTING)
-    inputs = np.zeros((1, 16, 16, 3), np.float32), np.zeros((1, 1, 1, 1), np.float32)
-    model.fit(tf.data.Dataset.from_tensors((inputs, inputs[0] + 0.5)).repeat(3), verbose=0, shuffle=False)
-    for variable in model.trainable_variables:
-        variable.assign(variable + 1.0)
-    before = model.get_weights()
-    checkpoint = callbacks.Checkpoint(tmp_path)
-    checkpoint.set_model(model)
-    checkpoint.on_epoch_end(0)
-    for value, weight in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(value, weight)
-    assert not list(tmp_path.glob("partial-*"))
+    assert len(generator.trainable_variables) == len(generator.weights)
 
 
 def test_pictures_in_tensorboard(run):
-    tags = {}
-    for path in (run / "logs").rglob("events.out.tfevents.*"):
-        for record in tf.data.TFRecordDataset(str(path)):
-            event = tf.compat.v1.Event.FromString(record.numpy())
-            for value in event.summary.value:
-                tags.setdefault((path.parent.name, value.tag), []).append(value)
-    (pictures,) = [values for (folder, _), values in tags.items() if folder == "pictures"]
+    tags = _tags(run)
     # Width and height, then one PNG a sample: three crops side by side.
-    width, height, *encoded = pictures[0].tensor.string_val
+    width, height, *encoded = tags["pictures", PICTURES][0].tensor.string_val
     assert (int(width), int(height)) == (3 * TESTING.stills.crop, TESTING.stills.crop)
     assert len(encoded) == TESTING.still_batch
     assert all(tf.io.decode_png(each).shape == (32, 96, 3) for each in encoded)
-    assert len(tags["train", "epoch_loss"]) == 2
+    assert len(tags["train", "epoch_generator_loss"]) == 2
     assert len(tags["validation", "epoch_psnr"]) == 2
+    assert not [tag for _, tag in tags if "histogram" in tag]
+
+
+def _assert_same_state(first, second, config=TESTING):
+    """Networks, both optimizers, running mean and step."""
+    one, two = (_load(folder, config) for folder in (first, second))
+    for model in (one, two):
+        assert int(model.step) == config.steps
+    variables = [
+        [
+            *model.weights,
+            *model.optimizer.variables,
+            *(model.discriminator_optimizer.variables if model.discriminator_optimizer else []),
+        ]
+        for model in (one, two)
+    ]
+    assert len(variables[0]) > 2 * len(one.generator.weights)
+    for a, b in zip(*variables, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=a.path)
 
 
 def test_resumed_run_is_the_uninterrupted_one(run, pictures, tmp_path, monkeypatch):
@@ -148,37 +194,207 @@ def test_resumed_run_is_the_uninterrupted_one(run, pictures, tmp_path, monkeypat
         _kill_after_first_epoch(patch)
         with pytest.raises(_Killed):
             train(TESTING, [str(pictures)], None, tmp_path / "run")
-    halfway = keras.models.load_model(tmp_path / "run/checkpoint.keras")
-    assert int(halfway.optimizer.iterations) == TESTING.steps_per_epoch
+    halfway = _load(tmp_path / "run")
+    assert int(halfway.step) == TESTING.steps_per_epoch
     train(TESTING, [str(pictures)], None, tmp_path / "run")
-    for name in ("checkpoint.keras", "generator.keras"):
-        straight, resumed = (keras.models.load_model(folder / name) for folder in (run, tmp_path / "run"))
-        variables = [
-            [*model.variables, *(model.optimizer.variables if model.compiled else [])] for model in (straight, resumed)
-        ]
-        assert len(variables[0]) > len(straight.weights) or name == "generator.keras"
-        for first, second in zip(*variables, strict=True):
-            np.testing.assert_array_equal(first, second, err_msg=f"{name}: {first.path}")
+    _assert_same_state(run, tmp_path / "run")
+    resumed = _load(tmp_path / "run")
     assert any((a != b).any() for a, b in zip(halfway.get_weights(), resumed.get_weights(), strict=True))
 
 
+_KILLED = """
+    import os, signal, sys
+    import tensorflow as tf
+    tf.config.experimental.enable_op_determinism()
+    from training import callbacks, train
+    from training.configs import CONFIGS
+
+    if sys.argv[3] != "0":
+        # The process is gone in the middle of the third epoch's write: the temporary file is there, half of it.
+        calls = []
+        def replace(path, write, replace=callbacks.replace_file):
+            calls.append(path.name)
+            if calls.count(path.name) == 2 and path.name == callbacks.CHECKPOINT:
+                path.with_name(f"partial-{path.name}").write_bytes(b"half")
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(path, write)
+        callbacks.replace_file = replace
+    import dataclasses
+    from pathlib import Path
+    config = dataclasses.replace(CONFIGS["testing_gan"], seed=int(sys.argv[4]), steps=6)
+    train.train(config, [sys.argv[1]], None, Path(sys.argv[2]), train.Options(Path(sys.argv[5])))
+"""
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(7, marks=pytest.mark.slow)])
+def test_gan_killed_by_sigkill_goes_on(run, pictures, seed, tmp_path):
+    def start(folder, kill):
+        return subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(_KILLED), pictures, folder, str(int(kill)), str(seed), run],
+            cwd=ROOT,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    results = [start(tmp_path / "straight", False), start(tmp_path / "killed", True), start(tmp_path / "killed", False)]
+    assert [result.returncode for result in results] == [0, -9, 0], results[-1].stderr[-3000:]
+    config = dataclasses.replace(CONFIGS["testing_gan"], seed=seed, steps=6)
+    _assert_same_state(tmp_path / "straight", tmp_path / "killed", config)
+    record = json.loads((tmp_path / "killed/config.json").read_text())
+    assert record["start"] == {"file": "generator.keras", "sha256": engines.digest(run / "generator.keras")}
+    assert not list((tmp_path / "killed").glob("partial-*"))
+
+
 def test_finished_run_changes_nothing(run, pictures):
-    before = {name: (run / name).read_bytes() for name in ("checkpoint.keras", "generator.keras")}
+    names = ("checkpoint.weights.h5", "generator.keras", "progress.json")
+    before = {name: (run / name).read_bytes() for name in names}
     train(TESTING, [str(pictures)], None, run)
     assert {name: (run / name).read_bytes() for name in before} == before
 
 
 def test_another_configuration_is_refused(run, pictures):
     other = dataclasses.replace(TESTING, learning_rate=1e-3)
-    with pytest.raises(ValueError, match=r"holds a run with another configuration \(.*config.json\). Choose another"):
+    with pytest.raises(ValueError, match=r"holds a run with another config \(.*config.json\). Choose another"):
         train(other, [str(pictures)], None, run)
-    assert json.loads((run / "config.json").read_text())["learning_rate"] == TESTING.learning_rate
+    assert json.loads((run / "config.json").read_text())["config"]["learning_rate"] == TESTING.learning_rate
+
+
+def test_other_pictures_are_refused(run, pictures, photo, tmp_path):
+    more = tmp_path / "more"
+    shutil.copytree(pictures, more)
+    Image.fromarray(photo(80, 96, 9)).save(more / "another.png")
+    with pytest.raises(ValueError, match=r"holds a run with another data \("):
+        train(TESTING, [str(more)], None, run)
 
 
 def test_fresh_run_makes_its_folder(tmp_path):
-    model = open_run(tmp_path / "deep/run", TESTING)
-    assert int(model.optimizer.iterations) == 0
-    assert (tmp_path / "deep/run/config.json").exists()
+    assert open_run(tmp_path / "deep/run", {"config": 1}) is None
+    assert json.loads((tmp_path / "deep/run/config.json").read_text()) == {"config": 1}
+    (tmp_path / "deep/run" / callbacks.CHECKPOINT).touch()
+    assert open_run(tmp_path / "deep/run", {"config": 1}) == tmp_path / "deep/run" / callbacks.CHECKPOINT
+
+
+# What it starts from
+
+
+def test_gan_trains_its_start_first(pictures, tmp_path):
+    config = dataclasses.replace(CONFIGS["testing_gan"], steps=2)
+    train(config, [str(pictures)], None, tmp_path)
+    assert json.loads((tmp_path / "direct/progress.json").read_text())["step"] == TESTING.steps
+    record = json.loads((tmp_path / "config.json").read_text())
+    assert record["start"]["sha256"] == engines.digest(tmp_path / "direct/generator.keras")
+    # It began with those weights: its one epoch moved them less than they were moved before.
+    direct = keras.models.load_model(tmp_path / "direct/generator.keras")
+    fresh = make_model(TESTING).generator
+    after = _load(tmp_path, config).generator
+    distances = [
+        np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(after.get_weights(), other.get_weights(), strict=True)))
+        for other in (direct, fresh)
+    ]
+    assert 0 < distances[0] < distances[1]
+    progress = json.loads((tmp_path / "progress.json").read_text())
+    assert {"discriminator_loss", "discriminator_real", "discriminator_fake", "val_adversarial_loss"} <= set(progress)
+
+
+def test_start_of_another_architecture_is_refused(pictures, tmp_path):
+    models.make_generator("shuffle_pico", filters=8, depth=3).save(tmp_path / "other.keras")
+    with pytest.raises(ValueError, match="Expected a generator to start from of the same architecture, Shuffle.* Rec"):
+        train(TESTING, [str(pictures)], None, tmp_path / "run", Options(tmp_path / "other.keras"))
+    models.make_generator("arcnn").save(tmp_path / "arcnn.keras")
+    with pytest.raises(ValueError, match="Received: ARCNN"):
+        train(TESTING, [str(pictures)], None, tmp_path / "run2", Options(tmp_path / "arcnn.keras"))
+
+
+def test_start_that_is_not_there(pictures, tmp_path):
+    with pytest.raises(ValueError, match="There is no generator to start from: .*generator.keras"):
+        train(TESTING, [str(pictures)], None, tmp_path / "run", Options(tmp_path))
+
+
+@pytest.mark.parametrize("contents", ["damaged", "another"])
+def test_checkpoint_that_does_not_fit_is_refused_and_kept(contents, run, pictures, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    checkpoint = tmp_path / "run" / callbacks.CHECKPOINT
+    if contents == "damaged":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    else:
+        make_model(dataclasses.replace(TESTING, generator_arguments={"filters": 12, "depth": 2})).save_weights(
+            checkpoint
+        )
+    before = checkpoint.read_bytes()
+    with pytest.raises(
+        ValueError, match=r"checkpoint.weights.h5 is no state of this configuration's networks: .* Choose"
+    ):
+        train(TESTING, [str(pictures)], None, tmp_path / "run")
+    assert checkpoint.read_bytes() == before
+
+
+def test_not_a_number_keeps_the_last_good_state(run, pictures, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    config = dataclasses.replace(TESTING, steps=6)
+    record = json.loads(before["config.json"])
+    record["config"]["steps"] = 6
+    (tmp_path / "run/config.json").write_text(json.dumps(record, indent=2))
+    model = _load(tmp_path / "run")
+    model.generator.weights[0].assign(model.generator.weights[0] * np.nan)
+    callback = callbacks.StopOnNaN(tmp_path / "run")
+    callback.set_model(model)
+    with pytest.raises(
+        FloatingPointError, match=r"Not a number: the weights, at step 4; the last good state is kept in"
+    ):
+        callback.on_epoch_end(0, {"psnr": 20.0})
+    with pytest.raises(
+        FloatingPointError, match=r"Not a number: generator_loss, at step 4; .*Try a lower learning rate"
+    ):
+        callback.on_train_batch_end(0, {"generator_loss": np.nan})
+    # In a run: a learning rate that cannot be meant.
+    wild = dataclasses.replace(config, learning_rate=1e30, final_learning_rate=1e30, gradient_clip=1e30)
+    with pytest.raises(FloatingPointError, match="no state was kept yet"):
+        train(wild, [str(pictures)], None, tmp_path / "wild")
+    assert not (tmp_path / "wild" / callbacks.CHECKPOINT).exists()
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in before if name != "config.json"} == {
+        name: value for name, value in before.items() if name != "config.json"
+    }
+
+
+# Variants
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_and_exports_float32(precision, pictures, tmp_path):
+    config = dataclasses.replace(TESTING, precision=precision, steps=2)
+    train(config, [str(pictures)], None, tmp_path)
+    generator = keras.models.load_model(tmp_path / "generator.keras")
+    assert generator.dtype_policy.name == "float32"
+    assert all(np.isfinite(weight).all() for weight in generator.get_weights())
+    assert json.loads((tmp_path / "progress.json").read_text())["step"] == 2
+
+
+def test_luma_only_run(pictures, tmp_path):
+    config = dataclasses.replace(
+        CONFIGS["testing_gan"],
+        generator_arguments={**TESTING.generator_arguments, "channels": 1},
+        steps=2,
+        warm_start=None,
+    )
+    training, _ = make_datasets(config, find_sources(config, [str(pictures)], None), 0)
+    (compressed, _), original, _ = next(iter(training))
+    assert compressed.shape == original.shape == (2, 32, 32, 1)
+    train(config, [str(pictures)], None, tmp_path)
+    assert keras.models.load_model(tmp_path / "generator.keras").channels == 1
+
+
+def test_ensemble(pictures, tmp_path):
+    train_ensemble(CONFIGS["testing_ensemble"], [str(pictures)], None, tmp_path)
+    members = json.loads((tmp_path / "ensemble.json").read_text())
+    assert [member["model"] for member in members] == ["quality-10/generator.keras", "quality-40/generator.keras"]
+    assert [member["log2_step"] for member in members] == [quantiser.jpeg_quality_log2_step(q) for q in (10, 40)]
+    assert all((tmp_path / member["model"]).exists() for member in members)
+
+
+# Data
 
 
 @pytest.mark.parametrize("step_log2", [0.0, 4.0, 8.0])
@@ -190,25 +406,46 @@ def test_samples_are_weighted_by_their_quantiser_step(step_log2, pictures, monke
         return tf.data.Dataset.from_tensors(((images, tf.fill((2, 1, 1, 1), step_log2)), images)).repeat()
 
     monkeypatch.setattr(data, "still_pairs", lambda *arguments: source)
-    training, validation = module.make_datasets(TESTING, [str(pictures)], None, 0)
+    training, validation = module.make_datasets(TESTING, module.find_sources(TESTING, [str(pictures)], None), 0)
     # 16 / 2^0 = 16, held at 8; 16 / 2^4 = 1; 16 / 2^8 = 1/16, held at 1/4.
     expected = {0.0: 8.0, 4.0: 1.0, 8.0: 0.25}[step_log2]
     for dataset in (training, validation):
         np.testing.assert_allclose(next(iter(dataset))[2], [expected] * 2)
 
 
-def test_validation_pictures_are_held_out(pictures, monkeypatch):
-    from training import train as module
+def test_validation_pictures_are_held_out(pictures):
+    sources = find_sources(TESTING, [str(pictures)], None)
+    assert len(sources.validation) == 1
+    assert not set(sources.training) & set(sources.validation)
+    assert set(sources.training) | set(sources.validation) == set(data.image_files(pictures))
+    assert sources.record() != Sources(sources.validation, sources.training, [], []).record()
 
-    given = []
-    monkeypatch.setattr(data, "still_pairs", lambda files, *_: given.append(set(files)) or (lambda epoch: epoch))
-    monkeypatch.setattr(data, "mix", lambda sources: sources[0])
-    monkeypatch.setattr(data, "epochs", lambda *_: tf.data.Dataset.from_tensors(((0, tf.zeros((1, 1, 1, 1))), 0)))
-    module.make_datasets(TESTING, [str(pictures)], None, 0)
-    training, validation = given
-    assert len(validation) == 1
-    assert not training & validation
-    assert training | validation == set(data.image_files(pictures))
+
+@pytest.mark.parametrize("validation_images", [0, 3])
+def test_too_few_pictures_to_validate_on(validation_images, pictures):
+    config = dataclasses.replace(TESTING, validation_images=validation_images)
+    with pytest.raises(ValueError, match=rf"Expected more pictures than the {validation_images} .* Received: 3 in"):
+        find_sources(config, [str(pictures)], None)
+
+
+def test_corrupt_and_small_pictures_are_counted_and_named(pictures, photo, tmp_path, caplog, monkeypatch):
+    shutil.copytree(pictures, tmp_path / "mixed")
+    Image.fromarray(photo(20, 96)).save(tmp_path / "mixed/small.png")
+    (tmp_path / "mixed/broken.jpg").write_bytes(b"\xff\xd8\xff")
+    monkeypatch.setattr(tf.get_logger(), "propagate", True)
+    with caplog.at_level(logging.WARNING, "tensorflow"):
+        train(dataclasses.replace(TESTING, steps=2), [str(tmp_path / "mixed")], None, tmp_path / "run")
+    assert f"left out {tmp_path}/mixed/small.png" in caplog.text
+    assert f"left out {tmp_path}/mixed/broken.jpg" in caplog.text
+    assert "left out 2 of " in caplog.text
+    assert (tmp_path / "run/generator.keras").exists()
+
+
+def test_pairs_are_needed_where_the_configuration_has_video(pictures):
+    with pytest.raises(
+        ValueError, match="Expected --video: a folder of pairs made by python -m training.prepare_video"
+    ):
+        find_sources(dataclasses.replace(TESTING, video_batch=1), [str(pictures)], None)
 
 
 # From photographs and videos to shards to a run to a model that restores
@@ -302,7 +539,7 @@ def test_train_on_both_export_and_restore(pictures, shards, photo, tmp_path):
     restored = engines.load(tmp_path / "model.tflite", threads=1)(image.pad_to_multiple(frame[None], 16))
     restored = image.crop(restored, 45, 70)[0]
     assert restored.dtype == np.uint8
-    assert np.abs(restored[4:-4, 4:26].astype(int) - frame[4:-4, 4:26]).max() <= 3
+    assert np.abs(restored[4:-4, 4:26].astype(int) - frame[4:-4, 4:26]).max() <= 8
     assert np.abs(restored.astype(int) - frame).mean() < 10
 
 
@@ -319,7 +556,7 @@ def test_export_without_a_run(tmp_path):
 
 
 def test_export_of_a_model_that_does_nothing_is_refused(tmp_path):
-    model = make_model(TESTING)
+    model = make_model(TESTING).generator
     # With its gates shut and its corrections at zero it returns what it is given.
     model.gate_correction.bias.assign(np.full(96, -60.0))
     model.save(tmp_path / "generator.keras")

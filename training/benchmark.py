@@ -15,7 +15,6 @@ import tensorflow as tf
 from absl import app, flags
 
 from training import train
-from training.configs import CONFIGS
 
 FLAGS = flags.FLAGS
 
@@ -23,12 +22,12 @@ FLAGS = flags.FLAGS
 def main(argv: list[str]) -> None:
     """Prints the two rates and their ratio."""
     del argv
-    config = CONFIGS[FLAGS.config]
     try:
-        dataset, _ = train.make_datasets(config, FLAGS.data, FLAGS.video, 0)
+        config = train.named(FLAGS.config)
+        dataset, _ = train.make_datasets(config, train.find_sources(config, FLAGS.data, FLAGS.video), 0)
+        model = train.make_model(config, backbone=train.load_backbone(config, FLAGS.vgg_weights))
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
-    model = train.make_model(config)
     batches = iter(dataset)
     held = list(itertools.islice(batches, 2))
     size = int(held[0][1].shape[0])

@@ -1,5 +1,7 @@
 """What a run does at the end of an epoch: keep its state, show pictures."""
 
+import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["Checkpoint", "Triplets", "replace_file", "with_averaged_weights"]
+from keras_deartifact.gan import DeartifactGAN
+
+__all__ = ["CHECKPOINT", "Checkpoint", "StopOnNaN", "Triplets", "load_checkpoint", "replace_file"]
+
+CHECKPOINT = "checkpoint.weights.h5"
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
@@ -21,20 +27,27 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     temporary.replace(path)
 
 
-def with_averaged_weights(model: keras.Model, act: Callable[[], None]) -> None:
-    """Runs `act` while the model holds the optimizer's running mean of its weights, then puts the weights back."""
-    weights = [variable.numpy() for variable in model.trainable_variables]
-    model.optimizer.finalize_variable_values(model.trainable_variables)
-    act()
-    for variable, value in zip(model.trainable_variables, weights, strict=True):
-        variable.assign(value)
+def load_checkpoint(model: DeartifactGAN, checkpoint: Path) -> None:
+    """Puts a run's whole state into its model.
+
+    Raises:
+        ValueError: the file is damaged, or the state of another architecture.
+    """
+    try:
+        model.load_weights(checkpoint)
+    except (ValueError, OSError, KeyError) as error:
+        raise ValueError(
+            f"{checkpoint} is no state of this configuration's networks: {str(error).splitlines()[0]} "
+            "Choose another --run, or remove it to begin anew."
+        ) from error
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Keeps the whole state of the run (weights, optimizer, running mean) after every epoch.
+    """Keeps the whole state of the run (networks, optimizers, running mean, step) after every epoch.
 
     Args:
-        run: the run's folder; the state is `checkpoint.keras`, the averaged weights alone are `generator.keras`.
+        run: the run's folder. `checkpoint.weights.h5` is the state, `generator.keras` the averaged generator alone,
+            float32, and `progress.json` the step and the metrics, under the names that they have in the logs.
     """
 
     def __init__(self, run: Path) -> None:
@@ -42,16 +55,62 @@ class Checkpoint(keras.callbacks.Callback):
         self.run = run
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        del logs, epoch
-        replace_file(self.run / "checkpoint.keras", self.model.save)
-        with_averaged_weights(self.model, lambda: replace_file(self.run / "generator.keras", self._save_generator))
+        del epoch
+        progress = {"step": int(self.model.step), **{name: float(value) for name, value in (logs or {}).items()}}
+        replace_file(self.run / "generator.keras", self._save_generator)
+        replace_file(self.run / "progress.json", lambda path: path.write_text(json.dumps(progress, indent=2)))
+        # Last: until it is there, the epoch is done again, with the same result.
+        replace_file(self.run / CHECKPOINT, lambda path: self._save_state(path))
+
+    def _save_state(self, path: Path) -> None:
+        # Keras insists on the ending.
+        self.model.save_weights(path)
 
     def _save_generator(self, path: Path) -> None:
-        # A `.keras` file always holds the optimizer of a compiled model; a copy is not compiled.
-        generator = type(self.model).from_config(self.model.get_config())
-        generator.build_from_config(self.model.get_build_config())
-        generator.set_weights(self.model.get_weights())
+        averaged = self.model.averaged
+        generator = type(averaged).from_config({**averaged.get_config(), "dtype": "float32", "trainable": True})
+        generator.build_from_config(averaged.get_build_config())
+        generator.set_weights(averaged.get_weights())
         generator.save(path)
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends a run whose loss or weights are no numbers any more, before they reach a checkpoint: put it first.
+
+    Args:
+        run: the run's folder, for the message.
+        every: steps between looks at the loss, which waits for the device.
+
+    Raises:
+        FloatingPointError: from `fit`.
+    """
+
+    def __init__(self, run: Path, every: int = 50) -> None:
+        super().__init__()
+        self.run = run
+        self.every = every
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if batch % self.every == 0:
+            self._check(logs or {})
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._check(logs or {})
+        if not all(np.isfinite(weight).all() for weight in self.model.get_weights()):
+            self._stop("the weights")
+
+    def _check(self, logs: dict[str, Any]) -> None:
+        for name, value in logs.items():
+            if not math.isfinite(float(value)):
+                self._stop(name)
+
+    def _stop(self, name: str) -> None:
+        checkpoint = self.run / CHECKPOINT
+        kept = f"the last good state is kept in {checkpoint}" if checkpoint.exists() else "no state was kept yet"
+        raise FloatingPointError(
+            f"Not a number: {name}, at step {int(self.model.step)}; {kept}. "
+            "Try a lower learning rate, a smaller gradient_clip or float32."
+        )
 
 
 class Triplets(keras.callbacks.Callback):
@@ -78,6 +137,6 @@ class Triplets(keras.callbacks.Callback):
             return
         restored = self.model(self.inputs, training=False)
         rows = tf.concat((self.inputs[0], tf.cast(restored, tf.float32), self.original), axis=2)
-        with self.writer.as_default(step=int(np.asarray(self.model.optimizer.iterations))):
+        with self.writer.as_default(step=int(self.model.step)):
             tf.summary.image("compressed, restored, original", tf.clip_by_value(rows, 0.0, 1.0), max_outputs=len(rows))
         self.writer.flush()
