@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
@@ -19,7 +20,7 @@ from export import tflite
 from keras_deartifact import data, engines, image, models, quantiser
 from training import callbacks, prepare_video
 from training.configs import CONFIGS, EnsembleConfig, as_dict
-from training.train import Sources, Options, find_sources, make_datasets, make_model, open_run, train, train_ensemble
+from training.train import Options, Sources, find_sources, make_datasets, make_model, open_run, train, train_ensemble
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTING = CONFIGS["testing"]
@@ -594,3 +595,77 @@ def test_programs_explain_what_is_missing(program, arguments, message, tmp_path)
     assert result.returncode == 1
     assert message in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
+
+
+_WORKER = """
+    import hashlib, json, os, sys
+    from pathlib import Path
+    import tensorflow as tf
+    from training import distribution, train
+    from training.configs import CONFIGS
+
+    index, ports, pictures, run = int(sys.argv[1]), sys.argv[2].split(","), sys.argv[3], Path(sys.argv[4])
+    if len(ports) > 1:
+        cluster = {"worker": [f"localhost:{port}" for port in ports]}
+        os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+    fit = train.DeartifactGAN.fit
+    def fit_and_tell(self, *arguments, **settings):
+        history = fit(self, *arguments, **settings)
+        weights = b"".join(weight.tobytes() for weight in self.get_weights())
+        print("weights", hashlib.sha256(weights).hexdigest(), flush=True)
+        return history
+    train.DeartifactGAN.fit = fit_and_tell
+    devices = None
+    if run.name == "mirrored":
+        devices = ["CPU:0", "CPU:1"]
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+    train.train(CONFIGS["testing_gan"], [pictures], None, run, strategy=distribution.make_strategy(devices))
+"""
+
+
+def _free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("localhost", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.mark.slow
+def test_two_worker_processes_end_with_identical_weights(pictures, tmp_path):
+    """A warm start and the run after it, discriminator included; and, within rounding, those of one process.
+
+    So do two devices of one process.
+    """
+
+    def start(ports, run):
+        command = [sys.executable, "-c", textwrap.dedent(_WORKER)]
+        rest = [",".join(map(str, ports)), str(pictures), str(tmp_path / run)]
+        processes = [
+            subprocess.Popen(
+                [*command, str(index), *rest],
+                cwd=ROOT,
+                env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for index in range(len(ports))
+        ]
+        results = [process.communicate(timeout=600) for process in processes]
+        assert [process.returncode for process in processes] == [0] * len(ports), results[0][1][-3000:]
+        return [[line for line in out.splitlines() if line.startswith("weights")] for out, _ in results]
+
+    first, second = start(_free_ports(2), "two")
+    assert len(first) == 2
+    assert first == second
+    for run in ("one", "mirrored"):
+        start([0], run)
+    one, *others = (_load(tmp_path / run, CONFIGS["testing_gan"]) for run in ("one", "two", "mirrored"))
+    for other in others:
+        assert int(other.step.numpy()) == CONFIGS["testing_gan"].steps
+        for a, b in zip(one.weights, other.weights, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5, err_msg=a.path)

@@ -56,7 +56,10 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         del epoch
-        progress = {"step": int(self.model.step), **{name: float(value) for name, value in (logs or {}).items()}}
+        progress = {
+            "step": int(self.model.step.numpy()),
+            **{name: float(value) for name, value in (logs or {}).items()},
+        }
         replace_file(self.run / "generator.keras", self._save_generator)
         replace_file(self.run / "progress.json", lambda path: path.write_text(json.dumps(progress, indent=2)))
         # Last: until it is there, the epoch is done again, with the same result.
@@ -108,7 +111,7 @@ class StopOnNaN(keras.callbacks.Callback):
         checkpoint = self.run / CHECKPOINT
         kept = f"the last good state is kept in {checkpoint}" if checkpoint.exists() else "no state was kept yet"
         raise FloatingPointError(
-            f"Not a number: {name}, at step {int(self.model.step)}; {kept}. "
+            f"Not a number: {name}, at step {int(self.model.step.numpy())}; {kept}. "
             "Try a lower learning rate, a smaller gradient_clip or float32."
         )
 
@@ -137,6 +140,6 @@ class Triplets(keras.callbacks.Callback):
             return
         restored = self.model(self.inputs, training=False)
         rows = tf.concat((self.inputs[0], tf.cast(restored, tf.float32), self.original), axis=2)
-        with self.writer.as_default(step=int(self.model.step)):
+        with self.writer.as_default(step=int(self.model.step.numpy())):
             tf.summary.image("compressed, restored, original", tf.clip_by_value(rows, 0.0, 1.0), max_outputs=len(rows))
         self.writer.flush()

@@ -284,7 +284,7 @@ def train(
         model = make_model(config, first, backbone)
         if checkpoint:
             callbacks.load_checkpoint(model, checkpoint)
-    first_epoch = int(model.step) // config.steps_per_epoch
+    first_epoch = int(model.step.numpy()) // config.steps_per_epoch
     training, validation = make_datasets(config, sources, first_epoch)
     held_out = list(validation.take(_VALIDATION_BATCHES))
     compressed = [float(np.mean(psnr(original, inputs[0]))) for inputs, original, _ in held_out]
