@@ -41,6 +41,16 @@ def test_stills_are_measured_as_the_metrics_say(model, pictures):
     assert not any(name.startswith("spp") for name in row)
 
 
+def test_pictures_large_enough_get_no_reference_figures(photo, tmp_path):
+    Image.fromarray(photo(112, 200)).save(tmp_path / "large.png")
+    (row,) = evaluate.evaluate_stills(lambda frames, quantiser_map=None: frames, str(tmp_path), [10], None)
+    original = stills.read(tmp_path / "large.png").pixels
+    for name, metric in metrics.NO_REFERENCE_METRICS.items():
+        assert row[f"original {name}"] == metric(original)
+        # A restorer that changes nothing.
+        assert row[f"restored {name}"] == row[f"input {name}"] != row[f"original {name}"]
+
+
 def test_videos_are_measured_on_the_decoded_luma(model, make_video, tmp_path, monkeypatch):
     clip = make_video(tmp_path / "clip.mkv", acodec=None, options={"crf": "0"})
     monkeypatch.setattr(evaluate, "VIDEO_SETTINGS", {"x264 CRF 40": ("libx264", {"crf": "40"})})

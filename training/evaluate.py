@@ -3,10 +3,15 @@
     python -m training.evaluate --model=shuffle_nano --stills=DIR --videos=DIR --json=FILE
 
 Stills: every picture below `--stills`, compressed by Pillow (4:2:0, its default decoding), restored as
-`deartifact restore` does; PSNR over RGB, PSNR and SSIM over luma (full range). Videos: the first frames of every clip
-below `--videos` (lossless, 8 bit), encoded into a real file and restored as `deartifact restore` does, but written
-without loss; PSNR over the luma plane. Figures are means over pictures or clips of each one's gain; a clip's PSNR is
-the mean over its frames. The filter gets the strength that is best for each row, which favours it.
+`deartifact restore` does; PSNR over RGB, PSNR and SSIM over luma (full range); NIQE and BRISQUE (down is better) of the
+compressed, the restored and the original, where the pictures are large enough for them.
+
+Videos: the first frames of every clip below `--videos` (lossless, 8 bit), encoded into a real file and restored as
+`deartifact restore` does, but written without loss; PSNR over the luma plane.
+
+Figures are means over pictures or clips, gains those of each one's gain; a clip's PSNR is the mean over its frames. The
+filter gets the strength that is best for each row, which favours it. `--model` may be given several times, for a table
+each.
 """
 
 import json
@@ -61,8 +66,14 @@ def evaluate_stills(restorer: engines.Restorer, folder: str, qualities: list[int
                 jpeg, png = Path(scratch) / "compressed.jpg", Path(scratch) / "restored.png"
                 Image.fromarray(original).save(jpeg, quality=quality, subsampling=2)
                 restore.restore_image(restorer, jpeg, png)
-                before = _still_figures(original, stills.read(jpeg).pixels)
-                after = _still_figures(original, stills.read(png).pixels)
+                pictures = {
+                    "input": stills.read(jpeg).pixels,
+                    "restored": stills.read(png).pixels,
+                    "original": original,
+                }
+                before, after = (_still_figures(original, pictures[name]) for name in ("input", "restored"))
+                for name, value in _no_reference_figures(pictures).items():
+                    figures.setdefault(name, []).append(value)
                 for name, value in before.items():
                     figures.setdefault(f"input {name}", []).append(value)
                     figures.setdefault(f"gain {name}", []).append(after[name] - value)
@@ -100,6 +111,17 @@ def _filtered_clip(
 
 def _still_figures(original: NDArray[np.uint8], restored: NDArray[np.uint8]) -> Figures:
     return {name: float(metrics.METRICS[name](original, restored)) for name in ("psnr", "psnr_y", "ssim")}
+
+
+def _no_reference_figures(pictures: dict[str, NDArray[np.uint8]]) -> Figures:
+    short, long = sorted(pictures["original"].shape[:2])
+    if short < 96 or long < 192:
+        return {}
+    return {
+        f"{role} {name}": float(metric(pixels))
+        for name, metric in metrics.NO_REFERENCE_METRICS.items()
+        for role, pixels in pictures.items()
+    }
 
 
 def evaluate_videos(restorer: engines.Restorer, folder: str, count: int, chain: str | None) -> list[dict[str, Any]]:
@@ -183,29 +205,40 @@ def main(argv: list[str]) -> None:
     del argv
     if not (FLAGS.stills or FLAGS.videos):
         raise SystemExit("error: give --stills, --videos or both.")
-    figures: dict[str, Any] = {"filter": FLAGS.filter if baselines.ffmpeg() else ""}
+    if FLAGS.json and len(FLAGS.model) > 1:
+        raise SystemExit("error: give one --model with --json, or several without.")
     if FLAGS.filter and not baselines.ffmpeg():
         print("no classical filter: imageio-ffmpeg is not installed")
     try:
-        restorer = engines.load(FLAGS.model)
-        file = Path(FLAGS.model) if Path(FLAGS.model).is_file() else engines.pretrained_path(FLAGS.model)
-        figures["sha256"] = engines.digest(file)
-        if FLAGS.stills:
-            qualities = [int(quality) for quality in FLAGS.qualities]
-            figures["stills"] = evaluate_stills(restorer, FLAGS.stills, qualities, FLAGS.filter)
-            print(*_table(figures["stills"]), "", sep="\n")
-        if FLAGS.videos:
-            figures["videos"] = evaluate_videos(restorer, FLAGS.videos, FLAGS.frames, FLAGS.filter)
-            print(*_table(figures["videos"]), sep="\n")
+        for model in FLAGS.model:
+            figures = _evaluate(model)
+            print(
+                model,
+                *(line for part in ("stills", "videos") if part in figures for line in ("", *_table(figures[part]))),
+                sep="\n",
+            )
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
     if FLAGS.json:
         Path(FLAGS.json).write_text(json.dumps(figures, indent=2) + "\n")
 
 
+def _evaluate(model: str) -> dict[str, Any]:
+    figures: dict[str, Any] = {"filter": FLAGS.filter if baselines.ffmpeg() else ""}
+    restorer = engines.load(model)
+    if Path(model).is_file() or not Path(model).exists():
+        figures["sha256"] = engines.digest(Path(model) if Path(model).is_file() else engines.pretrained_path(model))
+    if FLAGS.stills:
+        qualities = [int(quality) for quality in FLAGS.qualities]
+        figures["stills"] = evaluate_stills(restorer, FLAGS.stills, qualities, FLAGS.filter)
+    if FLAGS.videos:
+        figures["videos"] = evaluate_videos(restorer, FLAGS.videos, FLAGS.frames, FLAGS.filter)
+    return figures
+
+
 def define_flags() -> None:
     """Defines the flags. Not at import: programs share names of flags, and tests import several programs."""
-    flags.DEFINE_string("model", engines.DEFAULT_MODEL, "A shipped model's name or a model file.")
+    flags.DEFINE_multi_string("model", [engines.DEFAULT_MODEL], "A shipped model's name, or a model's file or folder.")
     flags.DEFINE_string("stills", None, "Folder of clean pictures.")
     flags.DEFINE_string("videos", None, "Folder of lossless clips.")
     flags.DEFINE_list("qualities", ["10", "20", "30", "40", "90"], "JPEG qualities.")
