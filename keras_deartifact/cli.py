@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from keras_deartifact import __version__, console
 
 if TYPE_CHECKING:
-    from keras_deartifact.engines import Restorer
+    from keras_deartifact.engines import Predictor, Restorer
     from keras_deartifact.restore import VideoReport
 
 _DONE, _FAILED, _BROKEN, _INTERRUPTED = 0, 2, 3, 130
@@ -216,7 +216,7 @@ def _restore(arguments: argparse.Namespace) -> int:
         output.mkdir(parents=True, exist_ok=True)
         output = output / files.target_name(source, media)
     files.check_target(source, output, arguments.overwrite)
-    line, broken = _restore_file(arguments, _restorer(arguments), source, output, media)
+    line, broken = _restore_file(arguments, _networks(arguments), source, output, media)
     if broken is not None:
         console.say(f"warning: {broken}")
     print(line)
@@ -230,12 +230,12 @@ def _restore_folder(arguments: argparse.Namespace) -> int:
     if output.exists() and not output.is_dir():
         raise ValueError(f"a folder as input needs a folder as output. Received: {output}")
     names = files.files_below(source, output)
-    restorer = _restorer(arguments)
+    networks = _networks(arguments)
     counts = {"restored": 0, "incomplete": 0, "skipped": 0, "failed": 0}
     troubles: list[str] = []
     with console.progress(len(names), str(source), " files") as step_to:
         for number, name in enumerate(names, 1):
-            outcome, line, trouble = _restore_below(arguments, restorer, name)
+            outcome, line, trouble = _restore_below(arguments, networks, name)
             counts[outcome] += 1
             console.show(f"[{number}/{len(names)}] {name}: {line}")
             if trouble is not None:
@@ -249,7 +249,9 @@ def _restore_folder(arguments: argparse.Namespace) -> int:
     return _BROKEN if counts["incomplete"] else _DONE
 
 
-def _restore_below(arguments: argparse.Namespace, restorer: "Restorer", name: Path) -> tuple[str, str, str | None]:
+def _restore_below(
+    arguments: argparse.Namespace, networks: tuple["Restorer", "Predictor"], name: Path
+) -> tuple[str, str, str | None]:
     """Restores one file of a folder; returns what became of it in a word and in a line, and what is wrong."""
     from keras_deartifact import files
 
@@ -260,7 +262,7 @@ def _restore_below(arguments: argparse.Namespace, restorer: "Restorer", name: Pa
         if target.exists() and not arguments.overwrite:
             return "skipped", f"skipped, {target} exists already (--overwrite replaces it)", None
         target.parent.mkdir(parents=True, exist_ok=True)
-        line, broken = _restore_file(arguments, restorer, source, target, media)
+        line, broken = _restore_file(arguments, networks, source, target, media)
     except files.NotMediaError as error:
         if not files.has_media_name(name):
             return "skipped", "skipped, neither an image nor a video", None
@@ -272,40 +274,38 @@ def _restore_below(arguments: argparse.Namespace, restorer: "Restorer", name: Pa
     return "restored" if broken is None else "incomplete", line, broken
 
 
-def _restorer(arguments: argparse.Namespace) -> "Restorer":
+def _networks(arguments: argparse.Namespace) -> tuple["Restorer", "Predictor"]:
+    import numpy as np
+
     from keras_deartifact import engines
 
     restorer = engines.load(arguments.model or engines.DEFAULT_MODEL, arguments.engine, arguments.threads)
-    return _silent_at_first(restorer)
-
-
-def _silent_at_first(restorer: "Restorer") -> "Restorer":
-    """LiteRT notes on stderr, from C++, what it runs on, when it first runs."""
-    import numpy as np
-
-    frames = np.zeros((1, 16, 16, 3), np.float32)
+    predictor = engines.load_predictor(arguments.threads)
+    # LiteRT notes on stderr, from C++, what it runs on, when it first runs.
+    frames = np.zeros((1, 32, 32, 3), np.float32)
     saved = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
-        restorer(frames, None)
+        restorer(frames, predictor(frames))
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-    return restorer
+    return restorer, predictor
 
 
 def _restore_file(
-    arguments: argparse.Namespace, restorer: "Restorer", source: Path, target: Path, media: str
+    arguments: argparse.Namespace, networks: tuple["Restorer", "Predictor"], source: Path, target: Path, media: str
 ) -> tuple[str, str | None]:
     """Restores one file; returns the line that says what was done, and why a video is incomplete."""
     from keras_deartifact import restore
 
-    options: dict[str, Any] = {"strength": arguments.strength, "overwrite": arguments.overwrite}
+    restorer, predictor = networks
+    options: dict[str, Any] = {"strength": arguments.strength, "overwrite": arguments.overwrite, "predictor": predictor}
     if media == "image":
         image = restore.restore_image(restorer, source, target, quality=arguments.quality, **options)
-        step = "an unknown quality" if image.log2_step is None else f"log2 step {image.log2_step:.2f}"
-        return f"{target}: {image.width}x{image.height} from {step} in {image.seconds:.1f} s", None
+        quality = _quality(image.log2_step, image.predicted_log2_step)
+        return f"{target}: {image.width}x{image.height} from {quality} in {image.seconds:.1f} s", None
     options |= {"codec": arguments.codec, "crf": arguments.crf, "preset": arguments.preset}
     with console.progress(_frame_count(source), source.name) as step_to:
         report = restore.restore_video(restorer, source, target, progress=step_to, **options)
@@ -318,12 +318,24 @@ def _summary(report: "VideoReport") -> str:
         f"inference busy {100 * report.inference_busy:.0f} %, {report.codec}"
     ]
     if not report.states_quantisers:
-        parts.append("quality unknown, a middling one was assumed")
+        parts.append(_quality(None, report.predicted_log2_step))
     if report.skipped:
         parts.append(f"left out: {', '.join(report.skipped)}")
     if report.broken is not None:
         parts.append("INCOMPLETE: the source is damaged or breaks off, and what decodes of it was restored")
     return "; ".join(parts)
+
+
+def _quality(stated: float | None, predicted: float | None) -> str:
+    """What a file states of its compression, and what its pixels show where that counts (`quantiser.coarser`)."""
+    from keras_deartifact import quantiser
+
+    shown = "" if predicted is None else f"log2 step {predicted:.2f}, as its pixels show"
+    if stated is None:
+        return shown
+    if predicted is not None and predicted > stated + quantiser.PREDICTION_MARGIN:
+        return f"{shown} (the file states {stated:.2f})"
+    return f"log2 step {stated:.2f}"
 
 
 def _frame_count(source: Path) -> int | None:
@@ -372,13 +384,13 @@ def _lines(name: str, value: Any) -> Iterator[tuple[str, str]]:
 def _demo(arguments: argparse.Namespace) -> int:
     from keras_deartifact import demo, restore
 
-    restorer = _restorer(arguments)
+    restorer, predictor = _networks(arguments)
     folder: Path = arguments.output
     folder.mkdir(parents=True, exist_ok=True)
     before, after, sheet = (folder / name for name in ("before.mp4", "after.mp4", "side-by-side.png"))
     demo.compress(before)
     with console.progress(_frame_count(before), before.name) as step_to:
-        report = restore.restore_video(restorer, before, after, overwrite=True, progress=step_to)
+        report = restore.restore_video(restorer, before, after, predictor=predictor, overwrite=True, progress=step_to)
     rows = {"before.mp4": demo.measure(before), "after.mp4": demo.measure(after)}
     old, new = rows.values()
     labels = ["original", f"H.264, CRF {demo.CRF}: {old.psnr:.2f} dB", f"restored: {new.psnr:.2f} dB"]

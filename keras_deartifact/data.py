@@ -39,6 +39,8 @@ _QUALITIES_444 = tuple(range(5, 100, 5))
 _LOG2_STEPS = np.array([0.0] + [quantiser.jpeg_quality_log2_step(q) for q in range(1, 101)], np.float32)
 # Above this many bytes of decoded pictures, the rest is decoded anew each time it comes up.
 _MEMORY_BYTES = 6 << 30
+# Reduced by this much or more, a picture shows nothing of the file that it came from.
+_CLEAN_REDUCTION = 1.3
 # So many crops without texture, one after another, and it is the pictures that have none.
 _MOST_FLAT_CROPS = 2000
 
@@ -58,6 +60,9 @@ class StillsConfig:
         unknown_share: share whose map says `DEFAULT_LOG2_STEP`, as where a file tells nothing.
         reduced_share: share of crops taken from a reduced picture, which is sharper and cleaner than the file.
         smallest_gradient: crops with a smaller mean absolute gradient, in 8-bit levels, are left out.
+        clean_share: share that is not compressed at all, each taken from a reduced picture; their map says 0.
+        coarser_of_double: if True, the map of a sample that was compressed twice is that of the coarser compression,
+            as the quality predictor is to see it; else that of the last, as a file tells it.
     """
 
     crop: int = 96
@@ -70,6 +75,8 @@ class StillsConfig:
     unknown_share: float = 0.05
     reduced_share: float = 0.3
     smallest_gradient: float = 2.5
+    clean_share: float = 0.0
+    coarser_of_double: bool = False
 
 
 class _Draws:
@@ -121,6 +128,8 @@ def _usable(files: Sequence[str], smallest_side: int) -> Callable[[int], np.ndar
             continue
         spare -= pixels.nbytes
         kept.append(pixels if spare > 0 else file)
+    if len(kept) < len(files):
+        tf.get_logger().warning("left out %d of %d pictures", len(files) - len(kept), len(files))
     if not kept:
         raise ValueError(f"Expected 8-bit pictures of {smallest_side} pixels or more each way, found none.")
 
@@ -131,11 +140,17 @@ def _usable(files: Sequence[str], smallest_side: int) -> Callable[[int], np.ndar
     return get
 
 
-def _random_crop(image: tf.Tensor, size: int, config: StillsConfig, draws: _Draws) -> tf.Tensor:
+def _is_clean(sample_seed: tf.Tensor, config: StillsConfig) -> tf.Tensor:
+    return _Draws(tf.random.experimental.stateless_fold_in(sample_seed, 1 << 21)).chance(config.clean_share)
+
+
+def _random_crop(image: tf.Tensor, size: int, config: StillsConfig, draws: _Draws, clean: tf.Tensor) -> tf.Tensor:
     shape = tf.shape(image)
     shortest = tf.minimum(shape[0], shape[1])
     largest = tf.clip_by_value(tf.cast(shortest, tf.float32) / float(size), 1.0, 2.5)
-    factor = tf.where(draws.chance(config.reduced_share), draws.uniform(1.0, largest + 1e-3), 1.0)
+    reduced = draws.chance(config.reduced_share) | clean
+    smallest = tf.where(clean, tf.minimum(_CLEAN_REDUCTION, largest), 1.0)
+    factor = tf.where(reduced, draws.uniform(smallest, largest + 1e-3), 1.0)
     side = tf.minimum(tf.cast(factor * float(size), tf.int32), shortest)
     row, column = draws.integers(0, shape[0] - side), draws.integers(0, shape[1] - side)
     crop = image[row : row + side, column : column + side]
@@ -177,17 +192,24 @@ def _cut(image: tf.Tensor, offset: tf.Tensor, side: int) -> tf.Tensor:
     return tf.ensure_shape(tf.slice(image, tf.concat([offset, [0]], 0), (side, side, 3)), (side, side, 3))
 
 
-def _compress_still(image: tf.Tensor, config: StillsConfig, draws: _Draws) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _compress_still(
+    image: tf.Tensor, config: StillsConfig, draws: _Draws, clean: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Compresses a `(crop + 16, crop + 16, 3)` picture and cuts the pair out of it."""
     double = draws.chance(config.double_share)
-    first = tf.cond(double, lambda: _jpeg(image, config, draws)[0], lambda: image)
+    first, first_quality = tf.cond(double, lambda: _jpeg(image, config, draws), lambda: (image, 0))
     # The shift before the second compression, which is the one whose grid and tables the file shows.
     shift = tf.where(double, draws.integers(0, 8, (2,)), 0)
     original = _cut(image, shift, config.crop + 8)
     compressed, quality = _jpeg(_cut(first, shift, config.crop + 8), config, draws)
     offset = tf.where(draws.chance(config.misaligned_share), draws.integers(1, 7, (2,)), 0)
+    # Quality 0 stands for "not compressed".
     known = tf.gather(tf.constant(_LOG2_STEPS), quality)
+    if config.coarser_of_double:
+        known = tf.maximum(known, tf.gather(tf.constant(_LOG2_STEPS), first_quality))
     log2_step = tf.where(draws.chance(config.unknown_share), quantiser.DEFAULT_LOG2_STEP, known)
+    log2_step = tf.where(clean, _LOG2_STEPS[0], log2_step)
+    compressed = tf.where(clean, original, compressed)
     blocks = config.crop // quantiser.BLOCK
     quantiser_map = tf.fill((blocks, blocks, 1), log2_step)
     return _cut(compressed, offset, config.crop), quantiser_map, _cut(original, offset, config.crop)
@@ -236,10 +258,12 @@ def still_pairs(
     def crop(sample_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         draws = _Draws(sample_seed)
         image = tf.numpy_function(get, [draws.integers(0, 2**30)], tf.uint8)
-        return _random_crop(tf.ensure_shape(image, (None, None, 3)), side, config, draws), sample_seed
+        image = tf.ensure_shape(image, (None, None, 3))
+        return _random_crop(image, side, config, draws, _is_clean(sample_seed, config)), sample_seed
 
     def compress(image: tf.Tensor, sample_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return _compress_still(image, config, _Draws(tf.random.experimental.stateless_fold_in(sample_seed, 1 << 20)))
+        draws = _Draws(tf.random.experimental.stateless_fold_in(sample_seed, 1 << 20))
+        return _compress_still(image, config, draws, _is_clean(sample_seed, config))
 
     def judge(flat_before: tf.Tensor, sample: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         textured = _is_textured(sample[0], config.smallest_gradient)
@@ -316,8 +340,12 @@ def shard_files(directory: str | os.PathLike[str]) -> list[str]:
     return shards
 
 
+def _is_known(pair: tuple[tf.Tensor, ...]) -> tf.Tensor:
+    return tf.reduce_any(pair[1] != quantiser.DEFAULT_LOG2_STEP)
+
+
 def video_pairs(
-    shards: Sequence[str], crop: int, batch: int, seed: int = 0, threads: int = 2
+    shards: Sequence[str], crop: int, batch: int, seed: int = 0, threads: int = 2, known_only: bool = False
 ) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """Reads the pairs that `training.prepare_video` wrote.
 
@@ -327,6 +355,7 @@ def video_pairs(
         batch: samples a batch.
         seed: of every choice.
         threads: parallel calls.
+        known_only: leave out the crops whose map says `DEFAULT_LOG2_STEP` everywhere: that stands for "unknown".
 
     Returns:
         A function of the epoch, like that of `still_pairs`.
@@ -342,7 +371,10 @@ def video_pairs(
         def cut(number: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             return _crop_pair(parse_pair(record), crop, _Draws(tf.stack([epoch_seed, number])))
 
-        return records.map(cut, num_parallel_calls=threads).batch(batch, drop_remainder=True).map(_to_float)
+        samples = records.map(cut, num_parallel_calls=threads)
+        if known_only:
+            samples = samples.filter(lambda *pair: _is_known(pair))
+        return samples.batch(batch, drop_remainder=True).map(_to_float)
 
     return pairs
 

@@ -15,7 +15,7 @@ FRAMES = 50
 """So many frames of a video are decoded for its quantisers."""
 
 _JPEG_STATES = "the file's own tables"
-_UNKNOWN = "unknown: the file does not tell, and a middling compression is assumed"
+_UNKNOWN = "unknown: the file does not tell; restoring judges it by the pixels"
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:

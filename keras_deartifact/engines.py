@@ -34,9 +34,22 @@ from numpy.typing import NDArray
 
 from keras_deartifact import image, quantiser
 
-__all__ = ["DEFAULT_MODEL", "ENGINES", "Restorer", "card", "digest", "load", "pretrained_models", "pretrained_path"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "ENGINES",
+    "PREDICTOR",
+    "Predictor",
+    "Restorer",
+    "card",
+    "digest",
+    "load",
+    "load_predictor",
+    "pretrained_models",
+    "pretrained_path",
+]
 
 DEFAULT_MODEL = "shuffle_nano"
+PREDICTOR = "quality_predictor"
 _PRETRAINED = resources.files("keras_deartifact") / "pretrained"
 
 Network = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
@@ -51,9 +64,20 @@ class Restorer(Protocol):
         """Restores frames."""
 
 
+class Predictor(Protocol):
+    """A function that returns log2 steps, float32 `(n, height / 16, width / 16)`, of float32 frames in `[0, 1]`.
+
+    The frames are `(n, height, width, 3)` RGB with sides that are multiples of 16.
+    """
+
+    def __call__(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Predicts quantiser maps."""
+
+
 def pretrained_models() -> list[str]:
-    """Returns the names of the models that ship with the package, sorted."""
-    return sorted(entry.name.removesuffix(".json") for entry in _PRETRAINED.iterdir() if entry.name.endswith(".json"))
+    """Returns the names of the restoring models that ship with the package, sorted."""
+    names = (entry.name.removesuffix(".json") for entry in _PRETRAINED.iterdir() if entry.name.endswith(".json"))
+    return sorted(name for name in names if name != PREDICTOR)
 
 
 def pretrained_path(name: str) -> Path:
@@ -202,6 +226,32 @@ ENGINES: dict[str, Callable[[Path, int], tuple[Network, int]]] = {
     "ensemble": _ensemble,
 }
 _ENGINE_OF_SUFFIX = {".tflite": "litert", ".onnx": "onnx", ".keras": "keras", ".json": "ensemble"}
+
+
+def load_predictor(threads: int | None = None) -> Predictor:
+    """Loads the quality predictor that ships with the package.
+
+    Args:
+        threads: one for each processor by default.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    path = Path(str(_PRETRAINED / f"{PREDICTOR}.tflite"))
+    interpreter = Interpreter(model_path=str(path), num_threads=threads or os.cpu_count() or 1)
+    images, predicted = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    allocated: list[tuple[int, ...]] = []
+
+    def predict(frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        if allocated != [frames.shape]:
+            interpreter.resize_tensor_input(images, frames.shape)
+            interpreter.allocate_tensors()
+            allocated[:] = [frames.shape]
+        interpreter.set_tensor(images, frames)
+        interpreter.invoke()
+        result: NDArray[np.float32] = interpreter.get_tensor(predicted)[..., 0]
+        return result
+
+    return predict
 
 
 def load(model: str | os.PathLike[str] = DEFAULT_MODEL, engine: str = "auto", threads: int | None = None) -> Restorer:

@@ -15,7 +15,9 @@ __all__ = [
     "DEFAULT_LOG2_STEP",
     "MAXIMUM_LOG2_STEP",
     "MINIMUM_LOG2_STEP",
+    "PREDICTION_MARGIN",
     "STEP_FROM_QP",
+    "coarser",
     "constant_map",
     "estimated_jpeg_quality",
     "jpeg_quality_log2_step",
@@ -24,6 +26,7 @@ __all__ = [
     "log2_step_from_qp",
     "map_shape",
     "smooth_in_time",
+    "smoothed",
 ]
 
 FloatArray = NDArray[np.float32]
@@ -32,6 +35,7 @@ BLOCK = 16
 MINIMUM_LOG2_STEP = -1.0
 MAXIMUM_LOG2_STEP = 8.0
 DEFAULT_LOG2_STEP = 4.5
+PREDICTION_MARGIN = 1.0
 
 # ITU-T T.81, Table K.1: the luma table that libjpeg scales by its quality setting, in natural (row-major) order.
 _JPEG_LUMA_TABLE = (
@@ -179,17 +183,33 @@ def log2_step_from_qp(qp: FloatArray, codec: str) -> FloatArray:
     return np.clip(log2_steps, MINIMUM_LOG2_STEP, MAXIMUM_LOG2_STEP).astype(np.float32)
 
 
+def coarser(stated: FloatArray, predicted: FloatArray, margin: float = PREDICTION_MARGIN) -> FloatArray:
+    """Returns what a file states, but where its pixels show that they were compressed harder before.
+
+        result = predicted where predicted > stated + margin, else stated
+
+    A second compression hides the first one's quantiser: the file states the last.
+
+    Args:
+        stated: log2 steps, any shape.
+        predicted: of the same shape.
+        margin: log2 steps by which a prediction has to be coarser to count; predictions are not exact.
+
+    Returns:
+        float32 of the same shape.
+    """
+    return np.where(predicted > stated + np.float32(margin), predicted, stated).astype(np.float32)
+
+
 def smooth_in_time(maps: Iterable[FloatArray], memory: float = 0.5) -> Iterator[FloatArray]:
     """Smooths the maps of successive frames, so that B-frames with their coarser steps do not make the result flicker.
-
-        smoothed[t] = memory * smoothed[t - 1] + (1 - memory) * map[t]
 
     A block that a B-frame skips shows what its reference frames hold, which were coded with finer steps: the stated QP
     of a single frame overstates the artefacts, and the running mean is nearer to what is seen.
 
     Args:
-        maps: float32 maps of one shape, in presentation order.
-        memory: in `[0, 1)`; 0 changes nothing.
+        maps: float32 maps, in presentation order.
+        memory: see `smoothed`.
 
     Yields:
         float32 maps of the same shape.
@@ -197,12 +217,27 @@ def smooth_in_time(maps: Iterable[FloatArray], memory: float = 0.5) -> Iterator[
     Raises:
         ValueError: `memory` is outside `[0, 1)`.
     """
+    before: FloatArray | None = None
+    for current in maps:
+        before = smoothed(before, current, memory)
+        yield before
+
+
+def smoothed(before: FloatArray | None, current: FloatArray, memory: float = 0.5) -> FloatArray:
+    """Returns one step of `smooth_in_time`.
+
+        result = memory * before + (1 - memory) * current
+
+    Args:
+        before: the result for the frame before; None, or a map of another shape, begins anew.
+        current: float32 map.
+        memory: in `[0, 1)`; 0 changes nothing.
+
+    Raises:
+        ValueError: `memory` is outside `[0, 1)`.
+    """
     if not 0.0 <= memory < 1.0:
         raise ValueError(f"memory must lie in [0, 1). Received: memory={memory}")
-    smoothed: FloatArray | None = None
-    for current in maps:
-        if smoothed is None or smoothed.shape != current.shape:
-            smoothed = current.astype(np.float32)
-        else:
-            smoothed = np.float32(memory) * smoothed + np.float32(1.0 - memory) * current
-        yield smoothed
+    if before is None or before.shape != current.shape:
+        return current.astype(np.float32)
+    return np.float32(memory) * before + np.float32(1.0 - memory) * current

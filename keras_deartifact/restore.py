@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_deartifact import colour, encoders, files, image, pipeline, quantiser, stills, video
-from keras_deartifact.engines import Restorer
+from keras_deartifact.engines import Predictor, Restorer
 
 MARGIN = 64
 """What a tile sees beyond what is used of its result, in pixels; the networks' receptive fields have smaller radii."""
@@ -35,6 +35,9 @@ TILE = 1024
 
 WHOLE_PIXELS = 4_000_000
 """Up to here a picture goes through the network in one piece: 1080p and what a camera of 4 megapixels takes."""
+
+PREDICT_EVERY = 8
+"""Frames from one prediction of a video's quality to the next: its encoder changes less often than its pictures."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -47,13 +50,15 @@ class ImageReport:
         width: pixels.
         height: pixels.
         seconds: of wall time.
-        log2_step: log2 of the luma quantiser step that the file states; None where the default stood in.
+        log2_step: log2 of the luma quantiser step that the file states; None where it states none.
+        predicted_log2_step: the median of what the pixels show; None without a predictor.
     """
 
     width: int
     height: int
     seconds: float
     log2_step: float | None
+    predicted_log2_step: float | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,8 @@ class VideoReport:
         fps: frames a second over that time.
         inference_busy: share of that time inside the restorer, in `[0, 1]`.
         codec: the encoder.
-        states_quantisers: whether the bitstream gave quantiser maps; otherwise the default stood in.
+        states_quantisers: whether the bitstream gave quantiser maps; otherwise they are predicted, or the default.
+        predicted_log2_step: the median of what the pixels show, over the predictions; None without a predictor.
         broken: why the source is incomplete, or None. Every frame that decodes was restored and written.
         skipped: streams of the source that the target cannot hold.
     """
@@ -77,6 +83,7 @@ class VideoReport:
     inference_busy: float
     codec: str
     states_quantisers: bool
+    predicted_log2_step: float | None
     broken: str | None
     skipped: tuple[str, ...]
 
@@ -157,6 +164,7 @@ def restore_image(
     source: files.StrPath,
     target: files.StrPath,
     *,
+    predictor: Predictor | None = None,
     strength: float = 1.0,
     quality: int | None = None,
     overwrite: bool = False,
@@ -167,6 +175,8 @@ def restore_image(
         restorer: see `engines.py`.
         source: what `stills.read` reads. A JPEG's own tables say how strongly it was compressed.
         target: what `stills.write` writes, by its extension.
+        predictor: of the quality, `engines.load_predictor()`, for files that state none and for those that were
+            compressed harder before; None to take what the file states, and the default where it states nothing.
         strength: 0 keeps the pixels, 1 takes what the network makes of them.
         quality: of a JPEG or WebP, 1 to 100; see `stills.write`.
         overwrite: whether an existing target may be replaced.
@@ -186,11 +196,23 @@ def restore_image(
         still = stills.read(source)
         height, width = still.pixels.shape[:2]
         log2_step = quantiser.jpeg_table_log2_step(still.jpeg_tables[0]) if still.jpeg_tables else None
-        known = quantiser.DEFAULT_LOG2_STEP if log2_step is None else log2_step
-        maps = quantiser.constant_map(height, width, known)[None]
+        stated = None if log2_step is None else quantiser.constant_map(height, width, log2_step)
+        predicted = None
+        if predictor is not None:
+            padded = image.pad_to_multiple(still.pixels[None], image.GRID)
+            predicted = predictor(image.to_float(padded))[0]
+        maps = _known(stated, predicted, height, width)[None]
         restored = restore_frames(restorer, still.pixels[None], maps, strength=strength)[0]
         stills.write(temporary, restored, still, quality=quality)
-    return ImageReport(width, height, time.perf_counter() - started, log2_step)
+    median = None if predicted is None else float(np.median(predicted))
+    return ImageReport(width, height, time.perf_counter() - started, log2_step, median)
+
+
+def _known(stated: Floats | None, predicted: Floats | None, height: int, width: int) -> Floats:
+    """The map of a picture from what its file states and what its pixels show, as far as there is either."""
+    if predicted is None:
+        return quantiser.constant_map(height, width) if stated is None else stated
+    return predicted if stated is None else quantiser.coarser(stated, predicted)
 
 
 def restore_video(
@@ -198,6 +220,7 @@ def restore_video(
     source: files.StrPath,
     target: files.StrPath,
     *,
+    predictor: Predictor | None = None,
     strength: float = 1.0,
     codec: str | None = None,
     crf: float | None = None,
@@ -208,7 +231,8 @@ def restore_video(
     """Writes a restored copy of a video file, with its timing, colour description and all other streams.
 
     Each frame's quantiser map comes from the bitstream where ffmpeg tells it, smoothed over past frames; a frame
-    without one takes its predecessor's, and a codec without any the default.
+    without one takes its predecessor's. Every `PREDICT_EVERY` frames the predictor looks at the pixels: its map, smoothed
+    likewise, stands in where the bitstream tells none, and counts where it is coarser (`quantiser.coarser`).
 
     A source that is damaged or breaks off is restored as far as it decodes, and the report says so.
 
@@ -216,6 +240,7 @@ def restore_video(
         restorer: see `engines.py`; it is called in the calling thread, with one float32 frame or one tile of it.
         source: a video file.
         target: the file to write; its extension gives the container.
+        predictor: see `restore_image`; it is called in a thread of its own, with one padded float32 frame.
         strength: 0 keeps the decoded planes, 1 takes what the network makes of them.
         codec: key of `encoders.ENCODERS`; by default the one that `encoders.default` chooses.
         crf: quality in the encoder's own scale, down is better; the default is the encoder's in `encoders.ENCODERS`.
@@ -259,7 +284,7 @@ def restore_video(
             preset=encoder.preset or "",
             options=encoder.options,
         )
-        run = _Run(restorer, strength, progress)
+        run = _Run(restorer, predictor, strength, progress)
         with writer:
             pipeline.overlap(
                 run.decode(source, info.codec), run.restore, lambda item: writer.write(run.corrected(item))
@@ -272,6 +297,7 @@ def restore_video(
         inference_busy=run.busy_seconds / seconds,
         codec=codec,
         states_quantisers=run.states_quantisers,
+        predicted_log2_step=float(np.median(run.predictions)) if run.predictions else None,
         broken=run.broken,
         skipped=tuple(writer.skipped),
     )
@@ -296,12 +322,22 @@ class _Restored(NamedTuple):
 class _Run:
     """One video's way through the three stages, and what is counted on it."""
 
-    def __init__(self, restorer: Restorer, strength: float, progress: Callable[[int], None] | None) -> None:
+    def __init__(
+        self,
+        restorer: Restorer,
+        predictor: Predictor | None,
+        strength: float,
+        progress: Callable[[int], None] | None,
+    ) -> None:
         self.frames = 0
         self.started = time.perf_counter()
         self.busy_seconds = 0.0
         self.states_quantisers = False
         self.broken: str | None = None
+        self.predictions: list[float] = []
+        self._predicted: Floats | None = None
+        self._decoded = 0
+        self._predictor = predictor
         self._restorer = restorer
         self._strength = strength
         self._progress = progress
@@ -312,11 +348,12 @@ class _Run:
         started = False
         try:
             with contextlib.closing(frames):
-                for frame, quantiser_map in self._mapped(frames, codec):
+                for frame, stated in self._stated(frames, codec):
                     if not started:
                         self.started, started = time.perf_counter(), True
                     rgb = image.pad_to_multiple(colour.to_rgb(frame), image.GRID)
-                    yield _Decoded(frame, image.to_float(rgb)[None], quantiser_map)
+                    images = image.to_float(rgb)[None]
+                    yield _Decoded(frame, images, _known(stated, self._shown(images), frame.height, frame.width))
         except video.BrokenVideoError as error:
             if not started:
                 raise
@@ -343,24 +380,31 @@ class _Run:
         self.busy_seconds += time.perf_counter() - started
         return restored
 
-    def _mapped(self, frames: Iterator[video.Frame], codec: str) -> Iterator[tuple[av.VideoFrame, Floats]]:
-        """Yields every frame with its map, smoothed in time."""
-        current: list[av.VideoFrame] = []
+    def _shown(self, images: Floats) -> Floats | None:
+        """What the pixels show of their compression, smoothed over the predictions so far."""
+        if self._predictor is None:
+            return None
+        shape = quantiser.map_shape(*images.shape[1:3])
+        if self._decoded % PREDICT_EVERY == 0 or self._predicted is None or self._predicted.shape != shape:
+            predicted = self._predictor(images)[0]
+            self.predictions.append(float(np.median(predicted)))
+            self._predicted = quantiser.smoothed(self._predicted, predicted)
+        self._decoded += 1
+        return self._predicted
 
-        def maps() -> Iterator[Floats]:
-            latest: Floats | None = None
-            for frame in frames:
-                current[:] = [frame.image]
-                shape = quantiser.map_shape(frame.image.height, frame.image.width)
-                if frame.qp is not None and codec in quantiser.STEP_FROM_QP:
-                    latest = quantiser.log2_step_from_qp(frame.qp, codec)
-                    self.states_quantisers = True
-                if latest is None or latest.shape != shape:
-                    latest = quantiser.constant_map(frame.image.height, frame.image.width)
-                yield latest
-
-        for smoothed in quantiser.smooth_in_time(maps()):
-            yield current[0], smoothed
+    def _stated(self, frames: Iterator[video.Frame], codec: str) -> Iterator[tuple[av.VideoFrame, Floats | None]]:
+        """Yields every frame with the map that the bitstream states, smoothed in time; None until it states one."""
+        latest: Floats | None = None
+        smoothed: Floats | None = None
+        for frame in frames:
+            if frame.qp is not None and codec in quantiser.STEP_FROM_QP:
+                latest = quantiser.log2_step_from_qp(frame.qp, codec)
+                self.states_quantisers = True
+            if latest is not None and latest.shape != quantiser.map_shape(frame.image.height, frame.image.width):
+                latest = smoothed = None
+            if latest is not None:
+                smoothed = quantiser.smoothed(smoothed, latest)
+            yield frame.image, smoothed
 
 
 def _check_strength(strength: float) -> None:

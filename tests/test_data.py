@@ -160,6 +160,42 @@ def test_double_compression_is_worse(pictures):
     assert error(1.0) > 1.15 * error(0.0)
 
 
+def test_clean_share(pictures):
+    config = StillsConfig(**{**PLAIN, "quality_range": (5, 20), "clean_share": 0.5, "unknown_share": 0.5})
+    clean = []
+    for (compressed, quantiser_map), original in _batches(data.still_pairs(pictures, config, batch=16)(0), 8):
+        for image, values, before in zip(compressed, quantiser_map, original, strict=True):
+            clean.append(np.array_equal(image, before))
+            # Known to be clean, whatever share is said to be unknown.
+            assert (values == 0.0).all() == clean[-1]
+    assert 0.35 < np.mean(clean) < 0.65
+
+
+def test_clean_samples_are_reduced(tmp_path):
+    # Every second pixel is black: reduced by 1.3 or more, none is.
+    checks = np.indices((64, 64)).sum(axis=0) % 2
+    Image.fromarray(np.repeat((255 * checks).astype(np.uint8)[..., None], 3, axis=-1)).save(tmp_path / "checks.png")
+    files = data.image_files(tmp_path)
+    (_, _), reduced = _batches(data.still_pairs(files, StillsConfig(**{**PLAIN, "clean_share": 1.0}), 16)(0), 1)[0]
+    (_, _), whole = _batches(data.still_pairs(files, StillsConfig(**PLAIN), 16)(0), 1)[0]
+    assert (whole.min(axis=(1, 2, 3)) == 0).all()
+    assert reduced.min() > 0.1
+
+
+def test_coarser_of_double(pictures):
+    def steps(**changes):
+        config = StillsConfig(**{**PLAIN, "quality_range": (10, 90), "double_share": 1.0, **changes})
+        return np.concatenate(
+            [maps[:, 0, 0, 0] for (_, maps), _ in _batches(data.still_pairs(pictures, config, 32)(0), 4)]
+        )
+
+    last, coarser = steps(), steps(coarser_of_double=True)
+    assert (coarser >= last).all()
+    # The first of two independent choices is the coarser one half of the time.
+    assert 0.35 < np.mean(coarser > last) < 0.65
+    np.testing.assert_array_equal(steps(double_share=0.0), steps(double_share=0.0, coarser_of_double=True))
+
+
 @pytest.mark.parametrize("config", [StillsConfig(crop=32), StillsConfig(crop=32, reduced_share=1.0, share_444=0.5)])
 def test_samples_depend_on_seed_and_epoch_alone(config, pictures):
     one = _batches(data.still_pairs(pictures, config, 4, seed=7, threads=1)(2), 5)
@@ -314,6 +350,21 @@ def test_video_crops_keep_pixels_and_map_together(shards):
     assert records == set(range(12))
     assert corners == set(itertools.product(range(3), repeat=2))
     assert mirrored == {True, False}
+
+
+@pytest.mark.parametrize(("known_only", "expected"), [(True, {1, 2, 3}), (False, {1, 2, 3, 4.5})])
+def test_known_only(known_only, expected, tmp_path):
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    with tf.io.TFRecordWriter(str(tmp_path / "pairs.tfrecord")) as writer:
+        for value in (1, quantiser.DEFAULT_LOG2_STEP, 2, quantiser.DEFAULT_LOG2_STEP, 3):
+            quantiser_map = np.full((2, 2), value)
+            if value == 3:
+                # One block that is known is enough.
+                quantiser_map[1] = quantiser_map[0, 1] = quantiser.DEFAULT_LOG2_STEP
+            writer.write(data.serialise_pair(pixels, pixels, quantiser_map))
+    source = data.video_pairs(data.shard_files(tmp_path), 32, 5, known_only=known_only)
+    seen = {float(one_map.min()) for (_, maps), _ in _batches(source(0), 4) for one_map in maps}
+    assert seen == expected
 
 
 def test_video_crop_as_large_as_the_pair(shards):

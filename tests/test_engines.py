@@ -350,3 +350,17 @@ def test_ensemble_that_cannot_be_loaded(contents, tmp_path):
     (tmp_path / "ensemble.json").write_text(contents)
     with pytest.raises(ValueError, match="ensemble.json is no model that the engine 'ensemble' can load: "):
         engines.load(tmp_path)
+
+
+def test_the_shipped_predictor_reads_the_quality_off_the_pixels(photo):
+    predict = engines.load_predictor(threads=1)
+    pictures = np.stack([photo(256, 320, seed) for seed in range(2)])
+    for quality in (10, 30, 60):
+        compressed = codecs.jpeg(pictures, quality).frames
+        predicted = predict(image.to_float(compressed))
+        assert predicted.shape == (2, 16, 20)
+        assert predicted.dtype == np.float32
+        assert np.abs(np.median(predicted, axis=(1, 2)) - quantiser.jpeg_quality_log2_step(quality)).max() < 0.25
+    # Another size.
+    assert predict(np.zeros((1, 48, 32, 3), np.float32)).shape == (1, 3, 2)
+    assert engines.PREDICTOR not in engines.pretrained_models()

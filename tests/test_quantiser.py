@@ -169,3 +169,19 @@ def test_smoothing_starts_again_where_the_size_changes():
 def test_smoothing_memory_out_of_range(memory):
     with pytest.raises(ValueError, match=rf"memory must lie in \[0, 1\). Received: memory={memory}"):
         list(quantiser.smooth_in_time(_maps(1), memory))
+
+
+def test_a_prediction_counts_beyond_its_margin():
+    stated = np.array([[2.0, 2.0, 2.0, 5.0]], np.float32)
+    predicted = np.array([[2.9, 3.1, 6.0, 1.0]], np.float32)
+    np.testing.assert_array_equal(quantiser.coarser(stated, predicted), np.float32([[2.0, 3.1, 6.0, 5.0]]))
+    np.testing.assert_array_equal(quantiser.coarser(stated, predicted, 0.5), np.float32([[2.9, 3.1, 6.0, 5.0]]))
+
+
+def test_one_step_of_smoothing():
+    before, current = np.float32([[2.0, 4.0]]), np.float32([[4.0, 0.0]])
+    np.testing.assert_array_equal(quantiser.smoothed(before, current), [[3.0, 2.0]])
+    np.testing.assert_array_equal(quantiser.smoothed(before, current, 0.75), [[2.5, 3.0]])
+    # Nothing before, or a video that changed its size.
+    np.testing.assert_array_equal(quantiser.smoothed(None, current), current)
+    np.testing.assert_array_equal(quantiser.smoothed(np.zeros((2, 2), np.float32), current), current)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_deartifact import colour, quantiser, restore, stills, video
+from keras_deartifact import colour, image, quantiser, restore, stills, video
 from keras_deartifact.files import TEMPORARY_PREFIX
 
 SIZE = (96, 64)
@@ -222,6 +222,40 @@ def test_a_jpeg_tells_its_step_and_keeps_its_metadata(tmp_path, photo):
     assert_nothing_left(tmp_path, "old.jpg", "new.png")
 
 
+def always(log2_step, seen=None):
+    """A predictor that sees the same step everywhere, and notes what it was given."""
+
+    def predictor(frames):
+        if seen is not None:
+            seen.append(frames)
+        count, height, width, _ = frames.shape
+        return np.full((count, height // 16, width // 16), log2_step, np.float32)
+
+    return predictor
+
+
+@pytest.mark.parametrize(("extension", "excess"), [("png", 0.0), ("jpg", 0.9), ("jpg", 1.1), ("jpg", -3.0)])
+def test_the_pixels_tell_what_the_file_does_not(extension, excess, tmp_path, photo):
+    """A prediction stands in for a map, and counts beside one only where it is much coarser."""
+    source = tmp_path / f"old.{extension}"
+    Image.fromarray(photo(50, 70)).save(source, **({"quality": 20} if extension == "jpg" else {}))
+    stated = quantiser.jpeg_quality_log2_step(20) if extension == "jpg" else None
+    predicted = np.float32((stated or 3.0) + excess)
+    maps, frames = [], []
+
+    def restorer(images, quantiser_map):
+        maps.append(quantiser_map.copy())
+        return images
+
+    report = restore.restore_image(restorer, source, tmp_path / "new.png", predictor=always(predicted, frames))
+    counts = stated is None or excess > quantiser.PREDICTION_MARGIN
+    np.testing.assert_allclose(maps[0], np.full((1, 4, 5), predicted if counts else stated), rtol=1e-6)
+    assert (report.log2_step, report.predicted_log2_step) == (stated, predicted)
+    # What is judged is the picture itself, padded.
+    assert frames[0].dtype == np.float32
+    np.testing.assert_array_equal(image.to_uint8(frames[0][0, :50, :70]), stills.read(source).pixels)
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16"])
 def test_depth_grey_and_alpha_are_kept(tmp_path, mode):
     rng = np.random.default_rng(3)
@@ -328,6 +362,32 @@ def test_the_network_sees_the_smoothed_maps(tmp_path, codec, extension):
     np.testing.assert_array_equal(seen, list(quantiser.smooth_in_time(maps)))
     missing = [frame.qp is None for frame in frames]
     assert all(missing) if codec == "libvpx-vp9" else missing == [False] * 11 + [codec == "mpeg2video"]
+
+
+@pytest.mark.parametrize("codec", ["ffv1", "libx264"])
+def test_the_predictor_looks_at_some_frames_of_a_video(tmp_path, codec):
+    source = make(tmp_path / "in.mkv", codec, None, count=20)
+    judged, maps = [], []
+
+    def predictor(frames):
+        # Coarser from one prediction to the next: 7, 8, ...
+        judged.append(frames)
+        return always(6.0 + len(judged))(frames)
+
+    def restorer(frames, quantiser_map):
+        maps.append(quantiser_map[0].copy())
+        return frames
+
+    report = restore.restore_video(restorer, source, tmp_path / "out.mkv", predictor=predictor, preset="ultrafast")
+    assert report.states_quantisers == (codec == "libx264")
+    assert len(judged) == -(-20 // restore.PREDICT_EVERY) == 3
+    assert report.predicted_log2_step == 8.0
+    # Smoothed over the predictions: 7, (7 + 8) / 2, (7.5 + 9) / 2. All are far above what the bitstream states.
+    shown = np.repeat([7.0, 7.5, 8.25], restore.PREDICT_EVERY)[:20]
+    np.testing.assert_allclose([each.mean() for each in maps], shown)
+    # What it is given is the decoded frame.
+    first = colour.to_rgb(next(video.read_frames(source)).image)
+    np.testing.assert_array_equal(image.to_uint8(judged[0][0, :64, :96]), first)
 
 
 def test_a_video_that_breaks_off_is_restored_up_to_there(tmp_path):

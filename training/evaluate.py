@@ -54,6 +54,7 @@ VIDEO_SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
 def evaluate_stills(restorer: engines.Restorer, folder: str, qualities: list[int], chain: str | None) -> list[Figures]:
     """Returns a row of figures for every JPEG quality."""
     files = data.image_files(folder)
+    predictor = engines.load_predictor()
     binary = baselines.ffmpeg()
     strengths = [name for name in baselines.FILTERS.get(chain or "", ()) if binary and not name.endswith("qp=0")]
     rows = []
@@ -65,7 +66,7 @@ def evaluate_stills(restorer: engines.Restorer, folder: str, qualities: list[int
             with tempfile.TemporaryDirectory() as scratch:
                 jpeg, png = Path(scratch) / "compressed.jpg", Path(scratch) / "restored.png"
                 Image.fromarray(original).save(jpeg, quality=quality, subsampling=2)
-                restore.restore_image(restorer, jpeg, png)
+                restore.restore_image(restorer, jpeg, png, predictor=predictor)
                 pictures = {
                     "input": stills.read(jpeg).pixels,
                     "restored": stills.read(png).pixels,
@@ -129,6 +130,7 @@ def evaluate_videos(restorer: engines.Restorer, folder: str, count: int, chain: 
     clips = sorted(path for path in Path(folder).iterdir() if path.suffix in (".mkv", ".mp4", ".y4m"))
     if not clips:
         raise ValueError(f"Expected lossless clips in {folder}, found none.")
+    predictor = engines.load_predictor()
     binary = baselines.ffmpeg()
     strengths = baselines.FILTERS.get(chain or "", ()) if binary else ()
     rows: list[dict[str, Any]] = []
@@ -139,7 +141,7 @@ def evaluate_videos(restorer: engines.Restorer, folder: str, count: int, chain: 
             with tempfile.TemporaryDirectory() as scratch:
                 compressed, restored = Path(scratch) / "compressed.mkv", Path(scratch) / "restored.mkv"
                 originals = _encode(clip, compressed, codec, options, count)
-                restore.restore_video(restorer, compressed, restored, codec="ffv1")
+                restore.restore_video(restorer, compressed, restored, predictor=predictor, codec="ffv1")
                 inputs.append(_psnr(originals, _luma_planes(compressed)))
                 gains.append(_psnr(originals, _luma_planes(restored)) - inputs[-1])
                 measure = partial(_filtered_clip, str(binary), compressed, originals, inputs[-1])

@@ -10,7 +10,7 @@ A discriminator, of `DISCRIMINATORS`, is a subclassed `keras.Model` called with 
 `(batch, height, width, channels)`, RGB in `[0, 1]`. It returns logits `(batch, rows, columns, 1)`, float32, positive
 where the candidate looks like an original.
 
-There is one quality predictor, `QualityPredictor`, a `keras.Model` called with images alone; it returns a quantiser map.
+There is one quality predictor, `QualityPredictor`, a `keras.Model` called with images alone; it returns their map.
 """
 
 from collections.abc import Callable
