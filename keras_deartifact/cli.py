@@ -327,13 +327,13 @@ def _summary(report: "VideoReport") -> str:
 
 
 def _quality(stated: float | None, predicted: float | None) -> str:
-    """What a file states of its compression, and what its pixels show where that counts (`quantiser.coarser`)."""
-    from keras_deartifact import quantiser
+    """What a file states of its compression, or what its pixels show where that counts."""
+    from keras_deartifact import restore
 
     shown = "" if predicted is None else f"log2 step {predicted:.2f}, as its pixels show"
     if stated is None:
         return shown
-    if predicted is not None and predicted > stated + quantiser.PREDICTION_MARGIN:
+    if predicted is not None and predicted > stated + restore.JPEG_MARGIN:
         return f"{shown} (the file states {stated:.2f})"
     return f"log2 step {stated:.2f}"
 

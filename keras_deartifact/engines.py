@@ -44,6 +44,7 @@ __all__ = [
     "digest",
     "load",
     "load_predictor",
+    "predictor_path",
     "pretrained_models",
     "pretrained_path",
 ]
@@ -228,6 +229,11 @@ ENGINES: dict[str, Callable[[Path, int], tuple[Network, int]]] = {
 _ENGINE_OF_SUFFIX = {".tflite": "litert", ".onnx": "onnx", ".keras": "keras", ".json": "ensemble"}
 
 
+def predictor_path() -> Path:
+    """Returns the file of the quality predictor that ships with the package."""
+    return Path(str(_PRETRAINED / f"{PREDICTOR}.tflite"))
+
+
 def load_predictor(threads: int | None = None) -> Predictor:
     """Loads the quality predictor that ships with the package.
 
@@ -236,8 +242,7 @@ def load_predictor(threads: int | None = None) -> Predictor:
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    path = Path(str(_PRETRAINED / f"{PREDICTOR}.tflite"))
-    interpreter = Interpreter(model_path=str(path), num_threads=threads or os.cpu_count() or 1)
+    interpreter = Interpreter(model_path=str(predictor_path()), num_threads=threads or os.cpu_count() or 1)
     images, predicted = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
     allocated: list[tuple[int, ...]] = []
 

@@ -15,7 +15,6 @@ __all__ = [
     "DEFAULT_LOG2_STEP",
     "MAXIMUM_LOG2_STEP",
     "MINIMUM_LOG2_STEP",
-    "PREDICTION_MARGIN",
     "STEP_FROM_QP",
     "coarser",
     "constant_map",
@@ -35,7 +34,6 @@ BLOCK = 16
 MINIMUM_LOG2_STEP = -1.0
 MAXIMUM_LOG2_STEP = 8.0
 DEFAULT_LOG2_STEP = 4.5
-PREDICTION_MARGIN = 1.0
 
 # ITU-T T.81, Table K.1: the luma table that libjpeg scales by its quality setting, in natural (row-major) order.
 _JPEG_LUMA_TABLE = (
@@ -183,22 +181,25 @@ def log2_step_from_qp(qp: FloatArray, codec: str) -> FloatArray:
     return np.clip(log2_steps, MINIMUM_LOG2_STEP, MAXIMUM_LOG2_STEP).astype(np.float32)
 
 
-def coarser(stated: FloatArray, predicted: FloatArray, margin: float = PREDICTION_MARGIN) -> FloatArray:
+def coarser(stated: FloatArray, predicted: FloatArray, margin: float) -> FloatArray:
     """Returns what a file states, but where its pixels show that they were compressed harder before.
 
-        result = predicted where predicted > stated + margin, else stated
+        result = maximum(stated, predicted) if median(predicted) > median(stated) + margin, else stated
 
-    A second compression hides the first one's quantiser: the file states the last.
+    A second compression hides the first one's quantiser: the file states the last. Medians are compared, since a
+    prediction hardly varies within a picture.
 
     Args:
-        stated: log2 steps, any shape.
+        stated: log2 steps of a picture's blocks.
         predicted: of the same shape.
         margin: log2 steps by which a prediction has to be coarser to count; predictions are not exact.
 
     Returns:
         float32 of the same shape.
     """
-    return np.where(predicted > stated + np.float32(margin), predicted, stated).astype(np.float32)
+    if np.median(predicted) > np.median(stated) + margin:
+        return np.maximum(stated, predicted).astype(np.float32)
+    return stated.astype(np.float32)
 
 
 def smooth_in_time(maps: Iterable[FloatArray], memory: float = 0.5) -> Iterator[FloatArray]:

@@ -171,11 +171,13 @@ def test_smoothing_memory_out_of_range(memory):
         list(quantiser.smooth_in_time(_maps(1), memory))
 
 
-def test_a_prediction_counts_beyond_its_margin():
-    stated = np.array([[2.0, 2.0, 2.0, 5.0]], np.float32)
-    predicted = np.array([[2.9, 3.1, 6.0, 1.0]], np.float32)
-    np.testing.assert_array_equal(quantiser.coarser(stated, predicted), np.float32([[2.0, 3.1, 6.0, 5.0]]))
-    np.testing.assert_array_equal(quantiser.coarser(stated, predicted, 0.5), np.float32([[2.9, 3.1, 6.0, 5.0]]))
+@pytest.mark.parametrize(("excess", "counts"), [(-3.0, False), (0.4, False), (0.6, True), (3.0, True)])
+def test_a_prediction_counts_beyond_its_margin(excess, counts):
+    stated = np.array([[2.0, 3.0, 4.0]], np.float32)
+    # The medians are 3 and 3 + excess; the first block is told much coarser, the last much finer.
+    predicted = np.array([[7.0, 3.0 + excess, 1.0]], np.float32)
+    expected = np.array([[7.0, 3.0 + excess, 4.0]], np.float32) if counts else stated
+    np.testing.assert_array_equal(quantiser.coarser(stated, predicted, 0.5), expected)
 
 
 def test_one_step_of_smoothing():

@@ -234,7 +234,7 @@ def always(log2_step, seen=None):
     return predictor
 
 
-@pytest.mark.parametrize(("extension", "excess"), [("png", 0.0), ("jpg", 0.9), ("jpg", 1.1), ("jpg", -3.0)])
+@pytest.mark.parametrize(("extension", "excess"), [("png", 0.0), ("jpg", 0.4), ("jpg", 0.6), ("jpg", -3.0)])
 def test_the_pixels_tell_what_the_file_does_not(extension, excess, tmp_path, photo):
     """A prediction stands in for a map, and counts beside one only where it is much coarser."""
     source = tmp_path / f"old.{extension}"
@@ -248,12 +248,12 @@ def test_the_pixels_tell_what_the_file_does_not(extension, excess, tmp_path, pho
         return images
 
     report = restore.restore_image(restorer, source, tmp_path / "new.png", predictor=always(predicted, frames))
-    counts = stated is None or excess > quantiser.PREDICTION_MARGIN
+    counts = stated is None or excess > restore.JPEG_MARGIN
     np.testing.assert_allclose(maps[0], np.full((1, 4, 5), predicted if counts else stated), rtol=1e-6)
     assert (report.log2_step, report.predicted_log2_step) == (stated, predicted)
-    # What is judged is the picture itself, padded.
+    # What is judged are the picture's whole blocks.
     assert frames[0].dtype == np.float32
-    np.testing.assert_array_equal(image.to_uint8(frames[0][0, :50, :70]), stills.read(source).pixels)
+    np.testing.assert_array_equal(image.to_uint8(frames[0][0]), stills.read(source).pixels[:48, :64])
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16"])
@@ -364,8 +364,17 @@ def test_the_network_sees_the_smoothed_maps(tmp_path, codec, extension):
     assert all(missing) if codec == "libvpx-vp9" else missing == [False] * 11 + [codec == "mpeg2video"]
 
 
+@pytest.mark.parametrize("size", [(9, 40), (40, 7), (5, 3)])
+def test_a_picture_of_less_than_a_block_is_judged_padded(size, tmp_path, photo):
+    Image.fromarray(photo(*size)).save(tmp_path / "old.png")
+    seen = []
+    restore.restore_image(identity, tmp_path / "old.png", tmp_path / "new.png", predictor=always(3.0, seen))
+    assert seen[0].shape == (1, *(16 * -(-side // 16) for side in size), 3)
+
+
 @pytest.mark.parametrize("codec", ["ffv1", "libx264"])
-def test_the_predictor_looks_at_some_frames_of_a_video(tmp_path, codec):
+def test_the_predictor_looks_at_some_frames_of_a_video(tmp_path, codec, monkeypatch):
+    monkeypatch.setattr(restore, "PREDICT_EVERY", 8)
     source = make(tmp_path / "in.mkv", codec, None, count=20)
     judged, maps = [], []
 

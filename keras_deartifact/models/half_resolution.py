@@ -21,7 +21,8 @@ What it leaves open is chosen so that the sizes come out as they were computed f
 features pass one convolution of as many filters before the one that makes the image. The rest does not show in the
 sizes: LeakyReLU has a slope of 0.2, borders are padded with zeros, and the last convolution of each block starts with a
 variance of 1 / blocks over its inputs, so that the power of the features grows by about e over all blocks, without
-normalisation.
+normalisation. Steps must be small at first, or tanh saturates and passes no gradient any more: Adam at 1e-3 without
+warming up does that to the paper's generator, at 2e-4 it learns.
 
 References: Galteri et al., "Preserving Low-Quality Video through Deep Learning"; for starting residual blocks small,
 Zhang et al., "Fixup Initialization: Residual Learning Without Normalization", ICLR 2019.
