@@ -307,20 +307,20 @@ _TWO_REPLICAS = """
             trainer = gan.DeartifactGAN(generator)
             # With plain gradient descent a step is the gradient; Adam would hide its size.
             trainer.compile(
-                keras.optimizers.SGD(0.03), losses={"mse": 1.0, "one_minus_ssim": 0.1}, ema_momentum=0.5)
+                keras.optimizers.SGD(0.01), losses={"mse": 1.0, "one_minus_ssim": 0.1}, ema_momentum=0.5)
         data = tf.data.Dataset.from_tensors(((images[0], maps), images[1], weights)).repeat()
         before = generator.get_weights()
         trainer.fit(data, steps_per_epoch=2, shuffle=False, verbose=0, validation_data=data.take(1))
-        moved = max(np.abs(a - b).max() for a, b in zip(before, generator.get_weights()))
-        assert moved > 1e-3, moved
-        return generator.get_weights() + trainer.averaged.get_weights()
+        return [b - a for a, b in zip(2 * before, generator.get_weights() + trainer.averaged.get_weights(), strict=True)]
 
     devices = [device.name for device in tf.config.list_logical_devices("CPU")]
     assert len(devices) == 2, devices
     one = step(tf.distribute.get_strategy())
     two = step(tf.distribute.MirroredStrategy(devices))
+    moved = max(np.abs(change).max() for change in one)
+    assert moved > 1e-4, moved
     for first, second in zip(one, two, strict=True):
-        np.testing.assert_allclose(first, second, atol=1e-5)
+        np.testing.assert_allclose(first, second, atol=0.02 * moved, rtol=0)
     print("equal:", name)
 """
 
