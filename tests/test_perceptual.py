@@ -276,7 +276,7 @@ def test_no_download(monkeypatch):
     message = r"of vgg19 cannot be downloaded: give --vgg_weights FILE, or use hed_vgg16 \(URL fetch failure\)$"
     with pytest.raises(ValueError, match=message):
         load_backbone("vgg19")
-    with pytest.raises(ValueError, match="no ImageNet weights of hed_vgg16 to download: give a file"):
+    with pytest.raises(ValueError, match="no weights of hed_vgg16 to download: give --vgg_weights FILE, hed_bsds500"):
         load_backbone("hed_vgg16")
 
 

@@ -311,7 +311,8 @@ _TWO_REPLICAS = """
         data = tf.data.Dataset.from_tensors(((images[0], maps), images[1], weights)).repeat()
         before = generator.get_weights()
         trainer.fit(data, steps_per_epoch=2, shuffle=False, verbose=0, validation_data=data.take(1))
-        return [b - a for a, b in zip(2 * before, generator.get_weights() + trainer.averaged.get_weights(), strict=True)]
+        after = generator.get_weights() + trainer.averaged.get_weights()
+        return [b - a for a, b in zip(2 * before, after, strict=True)]
 
     devices = [device.name for device in tf.config.list_logical_devices("CPU")]
     assert len(devices) == 2, devices
