@@ -2,6 +2,7 @@
 
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from fractions import Fraction
@@ -18,6 +19,13 @@ import numpy.typing as npt
 import pytest
 
 from keras_deartifact import video
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Weights that start at random are the same in every run."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
