@@ -20,6 +20,7 @@ import pytest
 
 from keras_deartifact import video
 
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Weights that start at random are the same in every run."""
