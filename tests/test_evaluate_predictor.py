@@ -34,6 +34,7 @@ def test_shares_of_stills_by_hand(photo, tmp_path, monkeypatch):
     for name, share in figures["coarser of two within 0.5"].items():
         assert share == float(name.startswith("30 then"))
     assert figures["as they are"]["median"] == pytest.approx(step)
+    assert figures["as they are"]["above 2"] == 1
     # Whole blocks, of pictures shifted by 4 too.
     assert set(seen) == {(1, 48, 64, 3), (1, 32, 64, 3)}
 
