@@ -31,7 +31,7 @@ def make_card(run: Path, model: Path, evaluation: Path, description: str, traini
         "description": description,
         "sha256": digest,
         "size_bytes": model.stat().st_size,
-        "parameters": complexity.parameters(generator.fold()),
+        "parameters": complexity.parameters(generator.fold() if hasattr(generator, "fold") else generator),
         "multiply_accumulates_720p": complexity.multiply_accumulates(generator),
         "training_data": training_data,
         "steps": json.loads((run / "progress.json").read_text())["step"],
