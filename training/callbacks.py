@@ -63,11 +63,7 @@ class Checkpoint(keras.callbacks.Callback):
         replace_file(self.run / "generator.keras", self._save_generator)
         replace_file(self.run / "progress.json", lambda path: path.write_text(json.dumps(progress, indent=2)))
         # Last: until it is there, the epoch is done again, with the same result.
-        replace_file(self.run / CHECKPOINT, lambda path: self._save_state(path))
-
-    def _save_state(self, path: Path) -> None:
-        # Keras insists on the ending.
-        self.model.save_weights(path)
+        replace_file(self.run / CHECKPOINT, self.model.save_weights)
 
     def _save_generator(self, path: Path) -> None:
         averaged = self.model.averaged

@@ -125,11 +125,21 @@ def _no_reference_figures(pictures: dict[str, NDArray[np.uint8]]) -> Figures:
     }
 
 
-def evaluate_videos(restorer: engines.Restorer, folder: str, count: int, chain: str | None) -> list[dict[str, Any]]:
-    """Returns a row of figures for every entry of `VIDEO_SETTINGS`."""
+def clip_files(folder: str) -> list[Path]:
+    """Returns the clips in a folder, sorted.
+
+    Raises:
+        ValueError: there is none.
+    """
     clips = sorted(path for path in Path(folder).iterdir() if path.suffix in (".mkv", ".mp4", ".y4m"))
     if not clips:
         raise ValueError(f"Expected lossless clips in {folder}, found none.")
+    return clips
+
+
+def evaluate_videos(restorer: engines.Restorer, folder: str, count: int, chain: str | None) -> list[dict[str, Any]]:
+    """Returns a row of figures for every entry of `VIDEO_SETTINGS`."""
+    clips = clip_files(folder)
     predictor = engines.load_predictor()
     binary = baselines.ffmpeg()
     strengths = baselines.FILTERS.get(chain or "", ()) if binary else ()

@@ -20,6 +20,7 @@ from absl import app, flags
 from numpy.typing import NDArray
 
 from keras_deartifact import codecs, colour, data, engines, image, quantiser, stills, video
+from training.evaluate import clip_files
 
 FLAGS = flags.FLAGS
 
@@ -105,10 +106,7 @@ def main(argv: list[str]) -> None:
         if FLAGS.stills:
             figures["stills"] = evaluate_stills(predictor, data.image_files(FLAGS.stills))
         if FLAGS.videos:
-            clips = sorted(path for path in Path(FLAGS.videos).iterdir() if path.suffix in (".mkv", ".mp4", ".y4m"))
-            if not clips:
-                raise ValueError(f"Expected lossless clips in {FLAGS.videos}, found none.")
-            figures["videos"] = evaluate_videos(predictor, clips, FLAGS.frames)
+            figures["videos"] = evaluate_videos(predictor, clip_files(FLAGS.videos), FLAGS.frames)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
     text = json.dumps(figures, indent=2)

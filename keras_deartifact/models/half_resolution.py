@@ -28,6 +28,7 @@ References: Galteri et al., "Preserving Low-Quality Video through Deep Learning"
 Zhang et al., "Fixup Initialization: Residual Learning Without Normalization", ICLR 2019.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -52,6 +53,8 @@ class HalfResolutionGenerator(keras.Model):
     """
 
     size_multiple = 16
+    body: Callable[[Any], Any]
+    """Each subclass's own: takes and returns features `(batch, height / 2, width / 2, filters)`."""
 
     def __init__(self, filters: int, channels: int, conditioned: bool, residual: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -82,10 +85,6 @@ class HalfResolutionGenerator(keras.Model):
         for layer in (self.down, self.up, self.tail):
             layer.build((None, None, None, self.filters))
         self.built = True
-
-    def body(self, features: Any) -> Any:
-        """Takes and returns features `(batch, height / 2, width / 2, filters)`."""
-        raise NotImplementedError
 
     def call(self, inputs: Any) -> Any:
         images, quantiser_map = inputs
