@@ -7,10 +7,10 @@ that the numbers travel with the file that they are about.
 import json
 from pathlib import Path
 
-import keras
 from absl import app, flags
 
-from keras_deartifact import complexity, engines, models  # noqa: F401  (registers the generators)
+from export.tflite import load_network
+from keras_deartifact import complexity, engines, models
 
 FLAGS = flags.FLAGS
 
@@ -25,14 +25,15 @@ def make_card(run: Path, model: Path, evaluation: Path, description: str, traini
     measured = json.loads(evaluation.read_text())
     if measured.get("sha256") != digest:
         raise ValueError(f"{evaluation} holds the figures of another file than {model}: evaluate this one.")
-    generator = keras.models.load_model(run / "generator.keras", compile=False)
+    network, _ = load_network(run)
+    takes_map = not isinstance(network, models.QualityPredictor)
     return {
         "name": model.stem,
         "description": description,
         "sha256": digest,
         "size_bytes": model.stat().st_size,
-        "parameters": complexity.parameters(generator.fold() if hasattr(generator, "fold") else generator),
-        "multiply_accumulates_720p": complexity.multiply_accumulates(generator),
+        "parameters": complexity.parameters(network.fold() if hasattr(network, "fold") else network),
+        "multiply_accumulates_720p": complexity.multiply_accumulates(network, takes_map=takes_map),
         "training_data": training_data,
         "steps": json.loads((run / "progress.json").read_text())["step"],
         **json.loads((run / "config.json").read_text()),
@@ -57,7 +58,12 @@ def define_flags() -> None:
     """Defines the flags. Not at import: programs share names of flags, and tests import several programs."""
     flags.DEFINE_string("run", None, "Folder of the run that the model was exported from.", required=True)
     flags.DEFINE_string("model", None, "The exported .tflite file.", required=True)
-    flags.DEFINE_string("evaluation", None, "Figures of the model, from training.evaluate --json.", required=True)
+    flags.DEFINE_string(
+        "evaluation",
+        None,
+        "Figures of the model, from training.evaluate or training.evaluate_predictor, with --json.",
+        required=True,
+    )
     flags.DEFINE_string("description", None, "What the model is for, in a line.", required=True)
     flags.DEFINE_string("training_data", None, "What it was trained on, in a line.", required=True)
 

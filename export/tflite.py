@@ -1,9 +1,10 @@
-"""Exports a run's generator to a LiteRT file: `python -m export.tflite --run=RUN --out=FILE.tflite`.
+"""Exports a run's network to a LiteRT file: `python -m export.tflite --run=RUN --out=FILE.tflite`.
 
 The branches are folded, the variables frozen, and the result is run beside the Keras model on pictures of several sizes
 before it gets its name: a conversion can lose the weights without an error.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -12,29 +13,34 @@ import tensorflow as tf
 from absl import app, flags
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from keras_deartifact import engines, models  # noqa: F401  (registers the generators)
+from keras_deartifact import engines, models
 
 FLAGS = flags.FLAGS
 
-_TOLERANCE = 1e-5
 _SIZES = ((1, 16, 16), (2, 48, 80), (1, 256, 176))
 
 
-def convert(generator: keras.Model) -> bytes:
-    """Returns a LiteRT model of a built generator, float32, for any size and batch.
+def convert(network: keras.Model) -> bytes:
+    """Returns a LiteRT model of a built generator or quality predictor, float32, for any size and batch.
 
-    Its inputs are `images` and `quantiser_map`, as the generator takes them.
+    Its inputs are `images` and, for a generator, `quantiser_map`, as the network takes them.
     """
-    folded = generator.fold() if hasattr(generator, "fold") else generator
+    network = network.fold() if hasattr(network, "fold") else network
+    images = tf.TensorSpec((None, None, None, network.channels), tf.float32, "images")
+    quantiser_map = tf.TensorSpec((None, None, None, 1), tf.float32, "quantiser_map")
 
     @tf.function
     def restore(images: tf.Tensor, quantiser_map: tf.Tensor) -> tf.Tensor:
-        return folded((images, quantiser_map), training=False)
+        return network((images, quantiser_map), training=False)
 
-    concrete = restore.get_concrete_function(
-        tf.TensorSpec((None, None, None, generator.channels), tf.float32, "images"),
-        tf.TensorSpec((None, None, None, 1), tf.float32, "quantiser_map"),
-    )
+    @tf.function
+    def predict(images: tf.Tensor) -> tf.Tensor:
+        return network(images, training=False)
+
+    if isinstance(network, models.QualityPredictor):
+        concrete = predict.get_concrete_function(images)
+    else:
+        concrete = restore.get_concrete_function(images, quantiser_map)
     # Not frozen, the file has no weights where the model is a Keras one, and misses the fast kernels.
     frozen = convert_variables_to_constants_v2(concrete)
     return tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
@@ -57,22 +63,57 @@ def parity(generator: keras.Model, file: Path) -> float:
     return worst
 
 
+def predictor_parity(predictor: keras.Model, file: Path) -> float:
+    """Returns the largest difference between a file and its Keras model, over several sizes, in log2 steps."""
+    predict = engines.load_predictor(file)
+    rng = np.random.default_rng(0)
+    worst, told = 0.0, []
+    for count, height, width in _SIZES:
+        # Smooth in places and noisy in others, in whole levels: combs and edges are to be found.
+        fine = rng.normal(0.0, 40.0, (count, height, width, 3)) * rng.random((count, height, width, 1)) ** 4
+        coarse = rng.integers(0, 256, (count, height // 16, width // 16, 3)).repeat(16, axis=1).repeat(16, axis=2)
+        frames = (np.clip(np.rint(coarse + fine), 0, 255) / 255).astype(np.float32)
+        expected = np.asarray(predictor(frames, training=False))[..., 0]
+        worst = max(worst, float(np.abs(predict(frames) - expected).max()))
+        told.append(expected.ravel())
+    if np.ptp(np.concatenate(told)) < 1e-2:
+        raise ValueError("The predictor says the same of everything: there is nothing that a comparison could show.")
+    return worst
+
+
+# What a run may hold: how it is compared with its file, and how far it may be from it.
+_NETWORKS: dict[str, tuple[Callable[[keras.Model, Path], float], float]] = {
+    "generator.keras": (parity, 1e-5),
+    "predictor.keras": (predictor_parity, 1e-4),
+}
+
+
+def load_network(run: Path) -> tuple[keras.Model, str]:
+    """Returns the network that a run trained, and its file's name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for name in _NETWORKS:
+        if (run / name).exists():
+            return keras.models.load_model(run / name, compile=False), name
+    raise ValueError(f"There is no {' or '.join(_NETWORKS)} in {run}: train first, or give the run's folder.")
+
+
 def export(run: Path, out: Path) -> float:
     """Writes `out` and returns its parity.
 
     Raises:
-        ValueError: the run has no generator, or the result differs from it; nothing is left in place then.
+        ValueError: the run has no network, or the result differs from it; nothing is left in place then.
     """
-    source = run / "generator.keras"
-    if not source.exists():
-        raise ValueError(f"There is no {source}: train first, or give the run's folder.")
-    generator = keras.models.load_model(source, compile=False)
+    network, name = load_network(run)
+    compare, tolerance = _NETWORKS[name]
     partial = out.with_name(f"partial-{out.name}")
     try:
-        partial.write_bytes(convert(generator))
-        difference = parity(generator, partial)
-        if not difference <= _TOLERANCE:
-            raise ValueError(f"The LiteRT model differs from the Keras model by {difference:.2g} > {_TOLERANCE:g}.")
+        partial.write_bytes(convert(network))
+        difference = compare(network, partial)
+        if not difference <= tolerance:
+            raise ValueError(f"The LiteRT model differs from the Keras model by {difference:.2g} > {tolerance:g}.")
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
@@ -92,7 +133,9 @@ def main(argv: list[str]) -> None:
 
 def define_flags() -> None:
     """Defines the flags. Not at import: programs share names of flags, and tests import several programs."""
-    flags.DEFINE_string("run", None, "Folder of the run, which holds generator.keras.", required=True)
+    flags.DEFINE_string(
+        "run", None, "Folder of the run, which holds generator.keras or predictor.keras.", required=True
+    )
     flags.DEFINE_string("out", None, "The file to write.", required=True)
 
 

@@ -280,7 +280,7 @@ def _networks(arguments: argparse.Namespace) -> tuple["Restorer", "Predictor"]:
     from keras_deartifact import engines
 
     restorer = engines.load(arguments.model or engines.DEFAULT_MODEL, arguments.engine, arguments.threads)
-    predictor = engines.load_predictor(arguments.threads)
+    predictor = engines.load_predictor(threads=arguments.threads)
     # LiteRT notes on stderr, from C++, what it runs on, when it first runs.
     frames = np.zeros((1, 32, 32, 3), np.float32)
     saved = os.dup(2)

@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from keras_deartifact import codecs, quantiser
 
-__all__ = ["VideoConfig", "degrade_clip", "random_encoding"]
+__all__ = ["CLEAN_REDUCTION", "VideoConfig", "degrade_clip", "random_encoding"]
 
+CLEAN_REDUCTION = 1.4
+
+_STILL_QUALITIES = (8, 90)
 _PRESETS = ("veryfast", "fast", "medium", "slow")
 
 
@@ -34,6 +38,11 @@ class VideoConfig:
         double_share: share of clips that are encoded, cropped off the grid or not, and encoded again.
         misaligned_share: of those, the share cropped off the grid.
         unknown_share: share of pairs whose map says `DEFAULT_LOG2_STEP`, as where a file tells nothing.
+        still_first_share: of the clips that are encoded twice, the share whose frames were JPEGs first.
+        coarser_of_double: if True, the map of a clip that was encoded twice is that of the coarser one, block by block,
+            as the quality predictor is to see it; else that of the last, as a file tells it.
+        clean_share: share of clips that are not encoded at all, but reduced by `CLEAN_REDUCTION`, so that nothing of
+            the file they came from is left to see; their map says 0.
     """
 
     codec_shares: tuple[tuple[str, float], ...] = (("h264", 0.6), ("mpeg2", 0.14), ("mpeg4", 0.12), ("h265", 0.14))
@@ -47,6 +56,9 @@ class VideoConfig:
     double_share: float = 0.1
     misaligned_share: float = 0.5
     unknown_share: float = 0.05
+    still_first_share: float = 0.0
+    coarser_of_double: bool = False
+    clean_share: float = 0.0
 
 
 def random_encoding(
@@ -97,22 +109,55 @@ def degrade_clip(
 
     Returns:
         `(original, compressed, quantiser_maps)`: two uint8 clips of one shape, 16 pixels smaller each way where a
-        misaligned first encode was cropped, and the maps of the last encode smoothed in time, float32
-        `(n, height / 16, width / 16)`.
+        misaligned first encode was cropped and the smaller size of a clean one, and the maps, smoothed in time, float32
+        `(n, height / 16, width / 16)`: of the last encode unless the configuration says otherwise.
     """
+    if config.clean_share and rng.random() < config.clean_share:
+        frames = _reduce(frames)
+        return (
+            frames,
+            frames,
+            np.zeros((len(frames), *(side // quantiser.BLOCK for side in frames.shape[1:3])), np.float32),
+        )
     compressed = frames
+    before = None
     if rng.random() < config.double_share:
-        name, settings = random_encoding(rng, frames.shape, config)
-        compressed = codecs.CODECS[name](compressed, **settings).frames
+        first = _encode(rng, frames, config, config.still_first_share)
+        compressed, before = first.frames, first.quantisers
         if rng.random() < config.misaligned_share:
             row, column = (int(offset) for offset in rng.integers(1, 16, 2))
             height, width = frames.shape[1] - 16, frames.shape[2] - 16
             frames = frames[:, row : row + height, column : column + width]
             compressed = np.ascontiguousarray(compressed[:, row : row + height, column : column + width])
-    name, settings = random_encoding(rng, frames.shape, config)
-    result = codecs.CODECS[name](compressed, **settings)
+            before = None if before is None else _shifted(before, row, column)
+    result = _encode(rng, compressed, config)
     if result.quantisers is None or rng.random() < config.unknown_share:
         maps = np.stack([quantiser.constant_map(*frames.shape[1:3])] * len(frames))
     else:
         maps = np.stack(list(quantiser.smooth_in_time(result.quantisers)))
+    if config.coarser_of_double and before is not None:
+        maps = np.maximum(maps, np.stack(list(quantiser.smooth_in_time(before))))
     return frames, result.frames, maps
+
+
+def _encode(
+    rng: np.random.Generator, frames: NDArray[np.uint8], config: VideoConfig, still_share: float = 0.0
+) -> codecs.RoundTrip:
+    """Encodes and decodes with a random codec, or frame by frame as JPEGs."""
+    if still_share and rng.random() < still_share:
+        return codecs.jpeg(frames, int(rng.integers(*_STILL_QUALITIES)))
+    name, settings = random_encoding(rng, frames.shape, config)
+    return codecs.CODECS[name](frames, **settings)
+
+
+def _reduce(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = (int(side / CLEAN_REDUCTION) // quantiser.BLOCK * quantiser.BLOCK for side in frames.shape[1:3])
+    size = width, height
+    return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)) for frame in frames])
+
+
+def _shifted(maps: NDArray[np.float32], row: int, column: int) -> NDArray[np.float32]:
+    """Returns the maps on a grid that begins so many pixels further down and right, a block smaller each way."""
+    down, right = (np.float32(offset / quantiser.BLOCK) for offset in (row, column))
+    maps = (1 - down) * maps[:, :-1] + down * maps[:, 1:]
+    return (1 - right) * maps[:, :, :-1] + right * maps[:, :, 1:]

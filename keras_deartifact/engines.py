@@ -24,7 +24,7 @@ import hashlib
 import json
 import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,9 +66,10 @@ class Restorer(Protocol):
 
 
 class Predictor(Protocol):
-    """A function that returns log2 steps, float32 `(n, height / 16, width / 16)`, of float32 frames in `[0, 1]`.
+    """A function that returns log2 steps of every 16x16 block, float32 `(n, rows, columns)` as `quantiser.map_shape`.
 
-    The frames are `(n, height, width, 3)` RGB with sides that are multiples of 16.
+    The frames are `(n, height, width, 3)` RGB, float32 in `[0, 1]`. Of partial blocks at the right and at the bottom it
+    says what their neighbours say: padded, they would mislead it.
     """
 
     def __call__(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -107,32 +108,35 @@ def digest(path: str | os.PathLike[str]) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _litert(path: Path, threads: int) -> tuple[Network, int]:
+def _interpreter(path: Path, threads: int, names: Sequence[str]) -> tuple[Callable[..., NDArray[np.float32]], int]:
+    """Returns how to run a LiteRT file on the inputs of these names, and the channels of the first of them."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path), num_threads=threads)
-    inputs = {entry["name"].split(":")[0]: entry for entry in interpreter.get_input_details()}
-    images = next((entry for name, entry in inputs.items() if name.endswith("images")), None)
-    quantisers = next((entry for name, entry in inputs.items() if name.endswith("quantiser_map")), None)
-    if images is None or quantisers is None:
-        raise ValueError(f"Expected the inputs 'images' and 'quantiser_map'. Received: {sorted(inputs)}")
-    images_index, map_index = images["index"], quantisers["index"]
+    given = {entry["name"].split(":")[0]: entry for entry in interpreter.get_input_details()}
+    inputs = [entry for wanted in names for name, entry in given.items() if name.endswith(wanted)]
+    if not len(inputs) == len(names) == len(given):
+        raise ValueError(f"Expected the inputs {list(names)}. Received: {sorted(given)}")
     output_index = interpreter.get_output_details()[0]["index"]
     allocated: list[tuple[int, ...]] = []
 
-    def run(images: NDArray[np.float32], quantiser_map: NDArray[np.float32]) -> NDArray[np.float32]:
-        if allocated != [images.shape]:
-            interpreter.resize_tensor_input(images_index, images.shape)
-            interpreter.resize_tensor_input(map_index, quantiser_map.shape)
+    def run(*arrays: NDArray[np.float32]) -> NDArray[np.float32]:
+        if allocated != [arrays[0].shape]:
+            for entry, array in zip(inputs, arrays, strict=True):
+                interpreter.resize_tensor_input(entry["index"], array.shape)
             interpreter.allocate_tensors()
-            allocated[:] = [images.shape]
-        interpreter.set_tensor(images_index, images)
-        interpreter.set_tensor(map_index, quantiser_map)
+            allocated[:] = [arrays[0].shape]
+        for entry, array in zip(inputs, arrays, strict=True):
+            interpreter.set_tensor(entry["index"], array)
         interpreter.invoke()
         result: NDArray[np.float32] = interpreter.get_tensor(output_index)
         return result
 
-    return run, int(images["shape_signature"][-1])
+    return run, int(inputs[0]["shape_signature"][-1])
+
+
+def _litert(path: Path, threads: int) -> tuple[Network, int]:
+    return _interpreter(path, threads, ("images", "quantiser_map"))
 
 
 def _onnx(path: Path, threads: int) -> tuple[Network, int]:
@@ -234,27 +238,29 @@ def predictor_path() -> Path:
     return Path(str(_PRETRAINED / f"{PREDICTOR}.tflite"))
 
 
-def load_predictor(threads: int | None = None) -> Predictor:
-    """Loads the quality predictor that ships with the package.
+def load_predictor(file: str | os.PathLike[str] | None = None, threads: int | None = None) -> Predictor:
+    """Loads a quality predictor.
 
     Args:
+        file: .tflite; the one that ships with the package by default.
         threads: one for each processor by default.
-    """
-    from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=str(predictor_path()), num_threads=threads or os.cpu_count() or 1)
-    images, predicted = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-    allocated: list[tuple[int, ...]] = []
+    Raises:
+        ValueError: the file is no predictor.
+    """
+    path = Path(file or predictor_path())
+    try:
+        network, _ = _interpreter(path, threads or os.cpu_count() or 1, ["images"])
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} is no quality predictor: {error}") from error
 
     def predict(frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        if allocated != [frames.shape]:
-            interpreter.resize_tensor_input(images, frames.shape)
-            interpreter.allocate_tensors()
-            allocated[:] = [frames.shape]
-        interpreter.set_tensor(images, frames)
-        interpreter.invoke()
-        result: NDArray[np.float32] = interpreter.get_tensor(predicted)[..., 0]
-        return result
+        shape = quantiser.map_shape(*frames.shape[1:3])
+        height, width = (side // quantiser.BLOCK * quantiser.BLOCK for side in frames.shape[1:3])
+        whole = frames[:, :height, :width] if height and width else image.pad_to_multiple(frames, quantiser.BLOCK)
+        predicted = network(np.ascontiguousarray(whole))[..., 0]
+        missing = [(0, total - given) for total, given in zip(shape, predicted.shape[1:], strict=True)]
+        return np.pad(predicted, [(0, 0), *missing], mode="edge")
 
     return predict
 

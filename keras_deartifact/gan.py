@@ -9,14 +9,8 @@ One step on a batch `((compressed, quantiser_map), original, sample_weight)`:
     discriminator_loss = L_D(D(compressed, original), D(compressed, restored))     Eq. 4, `adversarial.py`
     lambda(step)   = adversarial_weight * min(1, step / ramp_steps)
 
-Both networks step from the same forward pass, each with its own optimizer. Losses are one value per image; here alone
-they are reduced, to the mean over the *global* batch, and here alone gradients are clipped, after they were summed over
-the replicas: a step is the same on one device and on many.
-
-`averaged` is a second generator whose weights are the running mean of those that are trained. It is what validation
-measures and what is exported. Early on, its memory is shorter, so that it forgets where training began:
-
-    averaged += (1 - min(ema_momentum, (1 + step) / (10 + step))) * (weights - averaged)
+Both networks step from the same forward pass, each with its own optimizer. What is done with the losses, the gradients
+and the averaged weights: `trainer.py`.
 
 Reference: Galteri, Seidenari, Uricchio, Bertini, Del Bimbo, "Preserving Low-Quality Video through Deep Learning".
 Without a discriminator this is its direct training. It leaves the paper in the warm start that `training/` gives it,
@@ -33,6 +27,7 @@ from keras import ops
 from keras_deartifact.adversarial import ADVERSARIAL
 from keras_deartifact.losses import mse, one_minus_ssim, weighted_losses
 from keras_deartifact.models.patch_discriminator import probability
+from keras_deartifact.trainer import Trainer
 
 __all__ = ["DeartifactGAN", "psnr"]
 
@@ -54,7 +49,7 @@ def psnr(original: Any, restored: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable("keras_deartifact")
-class DeartifactGAN(keras.Model):
+class DeartifactGAN(Trainer):
     """Trains a generator; see the module. Called with `(images, quantiser_map)`, it restores with the averaged weights.
 
     Args:
@@ -63,20 +58,15 @@ class DeartifactGAN(keras.Model):
         **kwargs: see `keras.Model`.
     """
 
+    averaged_file = "generator.keras"
+
     def __init__(self, generator: keras.Model, discriminator: keras.Model | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.generator = generator
-        self.discriminator = discriminator
-        self.averaged = type(generator).from_config(generator.get_config())
-        self.averaged.build_from_config(generator.get_build_config())
-        self.averaged.set_weights(generator.get_weights())
-        self.averaged.trainable = False
         names = ["generator_loss", "pixel_loss", "perceptual_loss", "psnr", "ssim"]
         if discriminator is not None:
             names += ["adversarial_loss", "discriminator_loss", "discriminator_real", "discriminator_fake"]
-        self.means = {name: keras.metrics.Mean(name=name) for name in names}
-        # Not the optimizer's count, which leaves out the steps that a scaled loss skips.
-        self.step = self.add_weight(name="step", shape=(), dtype="int64", initializer="zeros", trainable=False)
+        super().__init__(generator, names, **kwargs)
+        self.generator = generator
+        self.discriminator = discriminator
         self.built = True
 
     def compile(
@@ -123,10 +113,7 @@ class DeartifactGAN(keras.Model):
                 "Expected an optimizer for each network. Received: "
                 f"discriminator={self.discriminator}, discriminator_optimizer={discriminator_optimizer}"
             )
-        if not 0.0 <= ema_momentum < 1.0:
-            raise ValueError(f"Expected a momentum in [0, 1). Received: ema_momentum={ema_momentum}")
-        # XLA's convolutions are several times slower than oneDNN's on a CPU.
-        super().compile(optimizer=optimizer, jit_compile=False, auto_scale_loss=False)
+        self.compile_step(optimizer, gradient_clip, ema_momentum)
         self.optimizer.build(self.generator.trainable_variables)
         self.discriminator_optimizer = discriminator_optimizer
         if self.discriminator is not None and discriminator_optimizer is not None:
@@ -138,37 +125,28 @@ class DeartifactGAN(keras.Model):
         self.adversarial = ADVERSARIAL[adversarial]
         self.adversarial_weight = adversarial_weight
         self.ramp_steps = ramp_steps
-        self.gradient_clip = gradient_clip
-        self.ema_momentum = ema_momentum
-
-    def call(self, inputs: Any, training: bool = False) -> Any:
-        return self.averaged(inputs, training=training)
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        return list(self.means.values())
 
     def train_step(self, data: Any) -> dict[str, Any]:
         inputs, original, weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape(persistent=True) as tape:
             restored = ops.cast(self.generator(inputs, training=True), "float32")
             values = self._loss_values(inputs[0], original, restored, weight, training=True)
-            scaled = {"generator_loss": self._scaled(values["generator_loss"], self.optimizer)}
+            scaled = {"generator_loss": self.scaled(values["generator_loss"], self.optimizer)}
             if self.discriminator is not None:
-                scaled["discriminator_loss"] = self._scaled(values["discriminator_loss"], self.discriminator_optimizer)
-        self._descend(tape, scaled["generator_loss"], self.generator, self.optimizer)
+                scaled["discriminator_loss"] = self.scaled(values["discriminator_loss"], self.discriminator_optimizer)
+        self.descend(tape, scaled["generator_loss"], self.generator, self.optimizer)
         if self.discriminator is not None:
-            self._descend(tape, scaled["discriminator_loss"], self.discriminator, self.discriminator_optimizer)
+            self.descend(tape, scaled["discriminator_loss"], self.discriminator, self.discriminator_optimizer)
         del tape
-        self._count()
-        return self._log({**values, "psnr": psnr(original, restored)})
+        self.count(self.generator)
+        return self.log({**values, "psnr": psnr(original, restored)})
 
     def test_step(self, data: Any) -> dict[str, Any]:
         inputs, original, weight = keras.utils.unpack_x_y_sample_weight(data)
         restored = ops.cast(self.averaged(inputs, training=False), "float32")
         values = self._loss_values(inputs[0], original, restored, weight, training=False)
         similarity = 1.0 - one_minus_ssim(original, ops.clip(restored, 0.0, 1.0))
-        return self._log({**values, "psnr": psnr(original, restored), "ssim": similarity})
+        return self.log({**values, "psnr": psnr(original, restored), "ssim": similarity})
 
     def _loss_values(
         self, compressed: Any, original: Any, restored: Any, weight: Any, training: bool
@@ -204,46 +182,6 @@ class DeartifactGAN(keras.Model):
     def _ramp(self) -> Any:
         step = ops.cast(self.step, "float32")
         return self.adversarial_weight * ops.minimum(1.0, step / self.ramp_steps if self.ramp_steps else 1.0)
-
-    def _scaled(self, loss: Any, optimizer: keras.Optimizer) -> Any:
-        """The mean over the global batch, less what the other replicas add to it, times float16's loss scale."""
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return optimizer.scale_loss(ops.mean(loss) / replicas)
-
-    def _descend(self, tape: tf.GradientTape, loss: Any, network: keras.Model, optimizer: keras.Optimizer) -> None:
-        variables = network.trainable_variables
-        gradients = tape.gradient(loss, [variable.value for variable in variables])
-        context = tf.distribute.get_replica_context()
-        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        # The optimizer sums over the replicas once more.
-        factor = 1.0 / context.num_replicas_in_sync
-        if self.gradient_clip is not None:
-            # Where float16's scaled gradients are not finite, neither is this, and the optimizer skips the step.
-            scale = optimizer.scale_loss(1.0)
-            norm = tf.linalg.global_norm([gradient / scale for gradient in gradients])
-            factor *= self.gradient_clip / tf.maximum(norm, self.gradient_clip)
-        optimizer.apply([gradient * factor for gradient in gradients], variables)
-
-    def _count(self) -> None:
-        """Counts the step and moves the averaged weights."""
-        step = tf.cast(self.step.value, tf.float32)
-        rate = 1.0 - tf.minimum(self.ema_momentum, (1.0 + step) / (10.0 + step))
-
-        def update(strategy: tf.distribute.Strategy, rate: Any) -> None:
-            strategy.extended.update(self.step.value, lambda step: step.assign_add(1))
-            for average, weight in zip(self.averaged.weights, self.generator.weights, strict=True):
-                strategy.extended.update(
-                    average.value,
-                    lambda average, weight, rate: average.assign_add(rate * (weight - average)),
-                    args=(weight.value, rate),
-                )
-
-        tf.distribute.get_replica_context().merge_call(update, args=(rate,))
-
-    def _log(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        for name, value in values.items():
-            self.means[name].update_state(value)
-        return {name: self.means[name].result() for name in values}
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -205,7 +205,7 @@ def restore_image(
         height, width = still.pixels.shape[:2]
         log2_step = quantiser.jpeg_table_log2_step(still.jpeg_tables[0]) if still.jpeg_tables else None
         stated = None if log2_step is None else quantiser.constant_map(height, width, log2_step)
-        predicted = None if predictor is None else _shown(predictor, image.to_float(still.pixels))
+        predicted = None if predictor is None else predictor(image.to_float(still.pixels)[None])[0]
         maps = _known(stated, predicted, height, width, JPEG_MARGIN)[None]
         restored = restore_frames(restorer, still.pixels[None], maps, strength=strength)[0]
         stills.write(temporary, restored, still, quality=quality)
@@ -218,18 +218,6 @@ def _known(stated: Floats | None, predicted: Floats | None, height: int, width: 
     if predicted is None:
         return quantiser.constant_map(height, width) if stated is None else stated
     return predicted if stated is None else quantiser.coarser(stated, predicted, margin)
-
-
-def _shown(predictor: Predictor, images: Floats) -> Floats:
-    """The map of what the pixels `(height, width, 3)` show. Partial blocks are left out: padded, they mislead."""
-    shape = quantiser.map_shape(*images.shape[:2])
-    rows, columns = (side // image.GRID for side in images.shape[:2])
-    whole = images[: rows * image.GRID, : columns * image.GRID]
-    if not whole.size:
-        whole = image.pad_to_multiple(images, image.GRID)
-    predicted = predictor(np.ascontiguousarray(whole)[None])[0]
-    missing = [(0, total - given) for total, given in zip(shape, predicted.shape, strict=True)]
-    return np.pad(predicted, missing, mode="edge")
 
 
 def restore_video(
@@ -405,7 +393,7 @@ class _Run:
             return None
         shape = quantiser.map_shape(*images.shape[:2])
         if self._decoded % PREDICT_EVERY == 0 or self._predicted is None or self._predicted.shape != shape:
-            predicted = _shown(self._predictor, images)
+            predicted = self._predictor(images[None])[0]
             self.predictions.append(float(np.median(predicted)))
             self._predicted = quantiser.smoothed(self._predicted, predicted)
         self._decoded += 1

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -176,3 +178,68 @@ def test_unknown_quantisers(config, clip):
     _, _, maps = degrade_clip(np.random.default_rng(0), clip, config)
     assert maps.shape[1:] in ((4, 5), (3, 4))
     assert (maps == quantiser.DEFAULT_LOG2_STEP).all()
+
+
+def test_clean_clips(clip):
+    """Reduced, to the next smaller multiple of 16, and nothing else."""
+    original, compressed, maps = degrade_clip(np.random.default_rng(0), clip, VideoConfig(clean_share=1.0))
+    np.testing.assert_array_equal(original, compressed)
+    # 64 / 1.4 = 45.7, 80 / 1.4 = 57.1.
+    assert original.shape == (4, 32, 48, 3)
+    np.testing.assert_array_equal(maps, np.zeros((4, 2, 3)))
+    # It shows the same: block means of either.
+    blocks = [each[0].reshape(2, -1, 2, each.shape[2] // 2, 3).mean((1, 3)) for each in (original, clip)]
+    np.testing.assert_allclose(*blocks, atol=3.0)
+
+
+def test_coarser_of_double_without_a_crop(clip):
+    config = VideoConfig(codec_shares=(("h264", 1.0),), misaligned_share=0.0, bitrate_share=0.0, **ALWAYS_TWICE)
+    coarser = dataclasses.replace(config, coarser_of_double=True)
+    finer_first = 0
+    for seed in range(6):
+        _, _, last = degrade_clip(np.random.default_rng(seed), clip, config)
+        _, compressed, both = degrade_clip(np.random.default_rng(seed), clip, coarser)
+        rng = np.random.default_rng(seed)
+        rng.random()
+        name, settings = random_encoding(rng, clip.shape, config)
+        first = np.stack(list(quantiser.smooth_in_time(codecs.CODECS[name](clip, **settings).quantisers)))
+        np.testing.assert_array_equal(both, np.maximum(first, last))
+        finer_first += bool((first < last).any())
+    assert 0 < finer_first < 6
+
+
+def test_coarser_of_double_on_a_shifted_grid(clip, monkeypatch):
+    """The first encode's map is a slope, and what remains of it after the crop is the slope at the new blocks."""
+    slope = np.arange(4.0)[:, None] + 0.25 * np.arange(5.0)
+    real = codecs.CODECS["h264"]
+    shapes = []
+
+    def encode(frames, **settings):
+        result = real(frames, **settings)
+        shapes.append(frames.shape)
+        steps = np.stack([slope] * len(frames)) if len(shapes) == 1 else np.zeros_like(result.quantisers)
+        return dataclasses.replace(result, quantisers=steps.astype(np.float32))
+
+    monkeypatch.setitem(codecs.CODECS, "h264", encode)
+    config = VideoConfig(codec_shares=(("h264", 1.0),), misaligned_share=1.0, coarser_of_double=True, **ALWAYS_TWICE)
+    original, _, maps = degrade_clip(np.random.default_rng(3), clip, config)
+    assert shapes == [clip.shape, original.shape]
+    row, column = next(
+        (row, column)
+        for row in range(1, 16)
+        for column in range(1, 16)
+        if np.array_equal(clip[:, row : row + 48, column : column + 64], original)
+    )
+    expected = slope[:3, :4] + row / 16 + 0.25 * column / 16
+    np.testing.assert_allclose(maps, np.stack([expected] * 4), atol=1e-5)
+
+
+def test_jpeg_first(clip):
+    config = VideoConfig(codec_shares=(("h264", 1.0),), crf_range=(18, 18), wide_share=0.0, bitrate_share=0.0,
+                         misaligned_share=0.0, still_first_share=1.0, **ALWAYS_TWICE)  # fmt: skip
+    config = dataclasses.replace(config, coarser_of_double=True)
+    _, _, maps = degrade_clip(np.random.default_rng(0), clip, config)
+    steps = {np.float32(quantiser.jpeg_quality_log2_step(quality)) for quality in range(8, 91)}
+    # Every frame has the one step of its JPEG, which is coarser than that of CRF 18.
+    assert maps.min() == maps.max()
+    assert maps.max() in steps

@@ -363,4 +363,15 @@ def test_the_shipped_predictor_reads_the_quality_off_the_pixels(photo):
         assert np.abs(np.median(predicted, axis=(1, 2)) - quantiser.jpeg_quality_log2_step(quality)).max() < 0.25
     # Another size.
     assert predict(np.zeros((1, 48, 32, 3), np.float32)).shape == (1, 3, 2)
+    # Partial blocks are not looked at: they say what their neighbours say.
+    partial = predict(image.to_float(compressed[:, :250, :310]))
+    whole = predict(image.to_float(compressed[:, :240, :304]))
+    np.testing.assert_array_equal(partial, np.pad(whole, ((0, 0), (0, 1), (0, 1)), mode="edge"))
+    assert predict(np.zeros((1, 5, 40, 3), np.float32)).shape == (1, 1, 3)
     assert engines.PREDICTOR not in engines.pretrained_models()
+
+
+def test_what_is_no_predictor_is_refused(tmp_path):
+    for file in (tmp_path / "missing.tflite", engines.pretrained_path(engines.DEFAULT_MODEL)):
+        with pytest.raises(ValueError, match=f"{file} is no quality predictor: "):
+            engines.load_predictor(file)

@@ -6,7 +6,7 @@ from PIL import Image
 
 from export import card, tflite
 from keras_deartifact import engines, metrics, models, quantiser, restore, stills
-from training import baselines, evaluate, train
+from training import baselines, evaluate, runs, train
 from training.configs import CONFIGS, as_dict
 
 
@@ -86,7 +86,7 @@ def test_the_filter_gets_its_best_strength(model, pictures, monkeypatch):
 
 def test_a_card_is_of_exactly_one_file(model, tmp_path):
     run = tmp_path / "run"
-    train.open_run(run, {"config": as_dict(CONFIGS["testing"])})
+    runs.open_run(run, {"config": as_dict(CONFIGS["testing"])})
     train.make_model(CONFIGS["testing"]).generator.save(run / "generator.keras")
     (run / "progress.json").write_text('{"step": 7}')
     evaluation = tmp_path / "figures.json"

@@ -35,8 +35,8 @@ def test_shares_of_stills_by_hand(photo, tmp_path, monkeypatch):
         assert share == float(name.startswith("30 then"))
     assert figures["as they are"]["median"] == pytest.approx(step)
     assert figures["as they are"]["above 2"] == 1
-    # Whole blocks, of pictures shifted by 4 too.
-    assert set(seen) == {(1, 48, 64, 3), (1, 32, 64, 3)}
+    # The second compression begins 4 pixels further down and right.
+    assert set(seen) == {(1, 50, 70, 3), (1, 46, 66, 3)}
 
 
 def test_shares_of_frames_by_hand(make_video, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.motion import pan_over
+from training.motion import pan_over, soften_and_grain
 
 
 def _shift(first, second):
@@ -73,3 +73,27 @@ def test_brightness_is_kept():
 def test_photograph_is_too_small():
     with pytest.raises(ValueError, match=r"Expected a photograph of at least 64 pixels. Received: size=\(100, 63\)"):
         pan_over(np.random.default_rng(0), Image.new("RGB", (100, 63)), 64, 3)
+
+
+def test_softening_takes_detail_away_and_grain_adds_it(photo):
+    frames = np.stack([photo(64, 80)] * 3)
+
+    def detail(clip):
+        return np.abs(np.diff(clip.astype(float), axis=2)).mean()
+
+    untouched = soften_and_grain(np.random.default_rng(0), frames, 0.0, 0.0)
+    np.testing.assert_array_equal(untouched, frames)
+    grains = []
+    for seed in range(10):
+        soft = soften_and_grain(np.random.default_rng(seed), frames, 1.0, 0.0)
+        np.testing.assert_array_equal(soft, [soft[0]] * 3)
+        assert detail(soft) < detail(frames)
+        grainy = soften_and_grain(np.random.default_rng(seed), frames, 0.0, 1.0)
+        assert grainy.dtype == np.uint8
+        # New in every frame, and on either side of what was there.
+        grain = grainy.astype(float) - frames
+        grains.append(grain.std())
+        if grain.std() > 1.0:
+            assert abs(np.corrcoef(grain[0].ravel(), grain[1].ravel())[0, 1]) < 0.1
+            assert abs(grain[(frames > 30) & (frames < 225)].mean()) < 0.2
+    assert min(grains) < 2.0 < max(grains)

@@ -27,12 +27,14 @@ LAYERS = {
     "models": 1,
     "perceptual": 1,
     "stills": 1,
+    "trainer": 1,
     "complexity": 2,
     "degradations": 2,
     "encoders": 2,
     "engines": 2,
     "files": 2,
     "gan": 2,
+    "predictor_trainer": 2,
     "data": 3,
     "demo": 3,
     "description": 3,
@@ -40,7 +42,8 @@ LAYERS = {
     "cli": 4,
 }
 # These need the extra [train]; everything else has to work in the base install.
-TRAINING_MODULES = {"adversarial", "losses", "models", "perceptual", "complexity", "gan", "data"}
+TRAINING_MODULES = {"adversarial", "losses", "models", "perceptual", "complexity", "data"}
+TRAINING_MODULES |= {"trainer", "gan", "predictor_trainer"}
 BASE_DEPENDENCIES = {"absl", "ai_edge_litert", "av", "numpy", "PIL", "tqdm", "keras_deartifact"}
 PROGRAMS = ("training", "export", "serving")
 

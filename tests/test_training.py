@@ -16,11 +16,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from export import tflite
+from export import card, tflite
 from keras_deartifact import data, engines, image, models, quantiser
 from training import callbacks, prepare_video
-from training.configs import CONFIGS, EnsembleConfig, as_dict
-from training.train import Options, Sources, find_sources, make_datasets, make_model, open_run, train, train_ensemble
+from training.configs import CONFIGS, EnsembleConfig, PredictorConfig, as_dict
+from training.datasets import Sources, find_sources, make_datasets
+from training.runs import open_run
+from training.train import Options, make_model, train, train_ensemble
+from training.train_predictor import make_predictor_model, train_predictor
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTING = CONFIGS["testing"]
@@ -88,6 +91,10 @@ def test_configurations(name):
     for each in configs:
         assert each.steps % each.steps_per_epoch == 0
         assert each.warmup_steps < each.steps
+        if isinstance(each, PredictorConfig):
+            assert each.stills.coarser_of_double
+            assert each.stills.unknown_share == 0.0
+            continue
         assert each.losses or each.perceptual
         if each.warm_start:
             # What it starts from is the same network, trained directly.
@@ -395,19 +402,85 @@ def test_ensemble(pictures, tmp_path):
     assert all((tmp_path / member["model"]).exists() for member in members)
 
 
+# The quality predictor
+
+
+@pytest.fixture(scope="module")
+def predictor_run(pictures, tmp_path_factory):
+    """The testing configuration of the predictor without interruption: 2 epochs of 2 steps."""
+    folder = tmp_path_factory.mktemp("runs") / "predictor"
+    train_predictor(CONFIGS["testing_predictor"], [str(pictures)], None, folder)
+    return folder
+
+
+def _load_predictor(folder):
+    model = make_predictor_model(CONFIGS["testing_predictor"])
+    callbacks.load_checkpoint(model, folder / callbacks.CHECKPOINT)
+    return model
+
+
+def test_predictor_run(predictor_run):
+    names = {"checkpoint.weights.h5", "config.json", "logs", "predictor.keras", "progress.json"}
+    assert {path.name for path in predictor_run.iterdir()} == names
+    progress = json.loads((predictor_run / "progress.json").read_text())
+    assert progress["step"] == 4
+    assert {"error", "predictor_loss", "within_half", "val_error", "val_within_half"} <= set(progress)
+    model = _load_predictor(predictor_run)
+    predictor = keras.models.load_model(predictor_run / "predictor.keras")
+    for saved, averaged, trained in zip(
+        predictor.get_weights(), model.averaged.get_weights(), model.predictor.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(saved, averaged)
+        assert saved.shape == trained.shape
+    assert any(
+        not np.array_equal(averaged, trained)
+        for averaged, trained in zip(model.averaged.get_weights(), model.predictor.get_weights(), strict=True)
+    )
+
+
+def test_predictor_run_goes_on(predictor_run, pictures, tmp_path, monkeypatch):
+    original = callbacks.Checkpoint.on_epoch_end
+    config = CONFIGS["testing_predictor"]
+
+    def stop(self, epoch, logs=None):
+        original(self, epoch, logs)
+        raise _Killed
+
+    monkeypatch.setattr(callbacks.Checkpoint, "on_epoch_end", stop)
+    with pytest.raises(_Killed):
+        train_predictor(config, [str(pictures)], None, tmp_path)
+    monkeypatch.undo()
+    assert int(_load_predictor(tmp_path).step.numpy()) == 2
+    train_predictor(config, [str(pictures)], None, tmp_path)
+    for resumed, straight in zip(
+        _load_predictor(tmp_path).get_weights(), _load_predictor(predictor_run).get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(resumed, straight)
+
+
+def test_predictor_is_exported_with_its_card(predictor_run, tmp_path):
+    file = tmp_path / "predictor.tflite"
+    assert tflite.export(predictor_run, file) <= 1e-4
+    assert engines.load_predictor(file)(np.zeros((2, 40, 64, 3), np.float32)).shape == (2, 3, 4)
+    figures = tmp_path / "figures.json"
+    figures.write_text(json.dumps({"sha256": engines.digest(file)}))
+    made = card.make_card(predictor_run, file, figures, "what it is", "what it saw")
+    assert made["steps"] == 4
+    assert 0 < made["parameters"] < 96_111
+    assert 0 < made["multiply_accumulates_720p"] < 97_020_116
+
+
 # Data
 
 
 @pytest.mark.parametrize("step_log2", [0.0, 4.0, 8.0])
 def test_samples_are_weighted_by_their_quantiser_step(step_log2, pictures, monkeypatch):
-    from training import train as module
-
     def source(epoch):
         images = tf.zeros((2, 16, 16, 3))
         return tf.data.Dataset.from_tensors(((images, tf.fill((2, 1, 1, 1), step_log2)), images)).repeat()
 
     monkeypatch.setattr(data, "still_pairs", lambda *arguments: source)
-    training, validation = module.make_datasets(TESTING, module.find_sources(TESTING, [str(pictures)], None), 0)
+    training, validation = make_datasets(TESTING, find_sources(TESTING, [str(pictures)], None), 0)
     # 16 / 2^0 = 16, held at 8; 16 / 2^4 = 1; 16 / 2^8 = 1/16, held at 1/4.
     expected = {0.0: 8.0, 4.0: 1.0, 8.0: 0.25}[step_log2]
     for dataset in (training, validation):
@@ -474,13 +547,14 @@ def sources(photo, tmp_path_factory):
     return folder
 
 
+SMALL_PAIRS = prepare_video.Preparation(side=96, frames=4, patches=3, patch=64, video_share=0.5)
+
+
 @pytest.fixture(scope="module")
 def shards(sources, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
     for seed in (0, 1):
-        prepare_video.prepare(
-            [str(sources)], folder, clips=4, side=96, frames=4, patches_per_clip=3, patch=64, video_share=0.5, seed=seed
-        )
+        prepare_video.prepare([str(sources)], folder, 4, SMALL_PAIRS, seed)
     return folder
 
 
@@ -501,9 +575,7 @@ def test_prepared_pairs(shards):
 
 
 def test_preparing_is_repeatable(sources, shards, tmp_path):
-    prepare_video.prepare(
-        [str(sources)], tmp_path, clips=4, side=96, frames=4, patches_per_clip=3, patch=64, video_share=0.5, seed=1
-    )
+    prepare_video.prepare([str(sources)], tmp_path, 4, SMALL_PAIRS, 1)
     again, before = (folder / "pairs-001-0000.tfrecord" for folder in (tmp_path, shards))
     assert again.read_bytes() == before.read_bytes()
 
@@ -516,11 +588,41 @@ def test_unusable_photographs_are_named(sources, caplog, monkeypatch):
     assert f"left out {sources / 'broken.jpg'}" in caplog.text
 
 
-@pytest.mark.parametrize("sides", [{"side": 100, "patch": 64}, {"side": 96, "patch": 60}, {"side": 96, "patch": 96}])
-def test_sides_that_do_not_fit(sides, sources, tmp_path):
-    message = f"Expected multiples of 16, patch <= side - 16. Received: side={sides['side']}"
+@pytest.mark.parametrize(
+    ("purpose", "side", "patch", "least"),
+    [
+        ("restoring", 100, 64, 80),
+        ("restoring", 96, 60, 76),
+        ("restoring", 96, 96, 112),
+        # What is not encoded is reduced by 1.4.
+        ("predicting", 208, 160, 224),
+    ],
+)
+def test_sides_that_do_not_fit(purpose, side, patch, least, sources, tmp_path):
+    preparation = dataclasses.replace(prepare_video.PREPARATIONS[purpose], side=side, patch=patch)
+    message = f"Expected multiples of 16, side >= {least}. Received: side={side}, patch={patch}"
     with pytest.raises(ValueError, match=message):
-        prepare_video.prepare([str(sources)], tmp_path, clips=1, **sides)
+        prepare_video.prepare([str(sources)], tmp_path, 1, preparation)
+
+
+def test_pairs_for_predicting(sources, photo, tmp_path):
+    """Clips that were not encoded are among them, smaller than the others, and every map says what is known."""
+    preparation = dataclasses.replace(
+        prepare_video.PREPARATIONS["predicting"],
+        side=96,
+        frames=3,
+        patch=64,
+        config=dataclasses.replace(prepare_video.PREPARATIONS["predicting"].config, clean_share=0.4),
+    )
+    prepare_video.prepare([str(sources)], tmp_path, 10, preparation)
+    (file,) = data.shard_files(tmp_path)
+    pairs = [data.parse_pair(record) for record in tf.data.TFRecordDataset(file)]
+    assert len(pairs) == 10 * 4
+    clean = [np.array_equal(compressed, original) for compressed, _, original in pairs]
+    assert 4 <= sum(clean) <= 36
+    for (_, quantiser_map, _), is_clean in zip(pairs, clean, strict=True):
+        assert is_clean == (quantiser_map.numpy().max() == 0.0)
+        assert not (quantiser_map.numpy() == quantiser.DEFAULT_LOG2_STEP).all()
 
 
 def test_nothing_to_prepare(tmp_path):
@@ -552,7 +654,7 @@ def test_one_shard_is_not_enough(shards, pictures, tmp_path):
 
 
 def test_export_without_a_run(tmp_path):
-    with pytest.raises(ValueError, match=r"There is no .*generator.keras: train first"):
+    with pytest.raises(ValueError, match=r"There is no generator.keras or predictor.keras in .*: train first"):
         tflite.export(tmp_path, tmp_path / "model.tflite")
 
 

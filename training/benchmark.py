@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from absl import app, flags
 
-from training import train
+from training import datasets, train
 
 FLAGS = flags.FLAGS
 
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
     del argv
     try:
         config = train.named(FLAGS.config)
-        dataset, _ = train.make_datasets(config, train.find_sources(config, FLAGS.data, FLAGS.video), 0)
+        dataset, _ = datasets.make_datasets(config, datasets.find_sources(config, FLAGS.data, FLAGS.video), 0)
         model = train.make_model(config, backbone=train.load_backbone(config, FLAGS.vgg_weights))
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_deartifact.gan import DeartifactGAN
+from keras_deartifact.trainer import Trainer
 
 __all__ = ["CHECKPOINT", "Checkpoint", "StopOnNaN", "Triplets", "load_checkpoint", "replace_file"]
 
@@ -27,7 +27,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     temporary.replace(path)
 
 
-def load_checkpoint(model: DeartifactGAN, checkpoint: Path) -> None:
+def load_checkpoint(model: Trainer, checkpoint: Path) -> None:
     """Puts a run's whole state into its model.
 
     Raises:
@@ -46,8 +46,9 @@ class Checkpoint(keras.callbacks.Callback):
     """Keeps the whole state of the run (networks, optimizers, running mean, step) after every epoch.
 
     Args:
-        run: the run's folder. `checkpoint.weights.h5` is the state, `generator.keras` the averaged generator alone,
-            float32, and `progress.json` the step and the metrics, under the names that they have in the logs.
+        run: the run's folder. `checkpoint.weights.h5` is the state, `generator.keras` (see `Trainer.averaged_file`) the
+            averaged network alone, float32, and `progress.json` the step and the metrics, under the names that they
+            have in the logs.
     """
 
     def __init__(self, run: Path) -> None:
@@ -60,17 +61,17 @@ class Checkpoint(keras.callbacks.Callback):
             "step": int(self.model.step.numpy()),
             **{name: float(value) for name, value in (logs or {}).items()},
         }
-        replace_file(self.run / "generator.keras", self._save_generator)
+        replace_file(self.run / self.model.averaged_file, self._save_averaged)
         replace_file(self.run / "progress.json", lambda path: path.write_text(json.dumps(progress, indent=2)))
         # Last: until it is there, the epoch is done again, with the same result.
         replace_file(self.run / CHECKPOINT, self.model.save_weights)
 
-    def _save_generator(self, path: Path) -> None:
+    def _save_averaged(self, path: Path) -> None:
         averaged = self.model.averaged
-        generator = type(averaged).from_config({**averaged.get_config(), "dtype": "float32", "trainable": True})
-        generator.build_from_config(averaged.get_build_config())
-        generator.set_weights(averaged.get_weights())
-        generator.save(path)
+        network = type(averaged).from_config({**averaged.get_config(), "dtype": "float32", "trainable": True})
+        network.build_from_config(averaged.get_build_config())
+        network.set_weights(averaged.get_weights())
+        network.save(path)
 
 
 class StopOnNaN(keras.callbacks.Callback):

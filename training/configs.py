@@ -6,7 +6,15 @@ from typing import Any
 
 from keras_deartifact.data import StillsConfig
 
-__all__ = ["CONFIGS", "AdversarialConfig", "EnsembleConfig", "PerceptualConfig", "TrainConfig", "as_dict"]
+__all__ = [
+    "CONFIGS",
+    "AdversarialConfig",
+    "EnsembleConfig",
+    "PerceptualConfig",
+    "PredictorConfig",
+    "TrainConfig",
+    "as_dict",
+]
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,55 @@ class EnsembleConfig:
         }
 
 
-def as_dict(config: TrainConfig | EnsembleConfig) -> dict[str, Any]:
+@dataclass(frozen=True)
+class PredictorConfig:
+    """The quality predictor and how it is trained.
+
+    Attributes:
+        predictor_arguments: keyword arguments for `models.QualityPredictor`.
+        stills: crops and degradations of still pictures.
+        still_batch: JPEG samples a step, 0 for none; over all replicas.
+        video_batch: video samples a step, 0 for none; more than 0 needs pairs prepared for predicting.
+        steps: training steps in all.
+        steps_per_epoch: steps between checkpoints.
+        learning_rate: its peak, reached after `warmup_steps`; it falls to `final_learning_rate` along a cosine.
+        final_learning_rate: where it ends.
+        warmup_steps: linear rise from 0.
+        weight_decay: of AdamW.
+        gradient_clip: largest norm of the whole gradient.
+        ema_momentum: of the running mean of the weights.
+        validation_images: pictures held out of the training folder.
+        seed: of the weights and of the samples.
+    """
+
+    predictor_arguments: dict[str, Any] = field(default_factory=dict)
+    stills: StillsConfig = StillsConfig(
+        crop=160,
+        wide_share=0.0,
+        quality_range=(5, 97),
+        misaligned_share=0.12,
+        double_share=0.15,
+        unknown_share=0.0,
+        reduced_share=0.5,
+        smallest_gradient=1.0,
+        clean_share=0.06,
+        coarser_of_double=True,
+    )
+    still_batch: int = 24
+    video_batch: int = 40
+    steps: int = 12_000
+    steps_per_epoch: int = 500
+    learning_rate: float = 2e-3
+    final_learning_rate: float = 2e-5
+    warmup_steps: int = 200
+    weight_decay: float = 3e-3
+    gradient_clip: float = 1.0
+    ema_momentum: float = 0.998
+    validation_images: int = 20
+    seed: int = 1
+
+
+def as_dict(config: TrainConfig | EnsembleConfig | PredictorConfig) -> dict[str, Any]:
     """Returns the configuration as plain values, for JSON."""
     return dataclasses.asdict(config)
 
@@ -162,12 +218,22 @@ _GAN: dict[str, Any] = {
 }
 _VIDEO: dict[str, Any] = {"still_batch": 8, "video_batch": 12}
 
-CONFIGS: dict[str, TrainConfig | EnsembleConfig] = {
+CONFIGS: dict[str, TrainConfig | EnsembleConfig | PredictorConfig] = {
     "testing": _TESTING,
     "testing_gan": dataclasses.replace(
         _TESTING, adversarial=AdversarialConfig("patch", {"filters": 4}, ramp_steps=2), warm_start="testing"
     ),
     "testing_ensemble": EnsembleConfig(_TESTING, (10, 40)),
+    "testing_predictor": PredictorConfig(
+        {"local_units": 4, "filters": 4, "comb_units": 4, "picture_units": 8, "spectrum_filters": 4, "heads": 1},
+        stills=StillsConfig(crop=32, unknown_share=0.0, clean_share=0.1, coarser_of_double=True),
+        still_batch=2,
+        video_batch=0,
+        steps=4,
+        steps_per_epoch=2,
+        warmup_steps=1,
+        validation_images=1,
+    ),
     "shuffle_pico": TrainConfig("shuffle_pico", **_VIDEO),
     "shuffle_nano": TrainConfig("shuffle_nano", **_VIDEO, steps=92_000),
     "shuffle_small": TrainConfig("shuffle_small", **_VIDEO, learning_rate=1e-3),
@@ -189,6 +255,9 @@ CONFIGS: dict[str, TrainConfig | EnsembleConfig] = {
     "very_fast_gan": TrainConfig("very_fast", **_PAPER_GAN, warm_start="very_fast"),
     "arcnn": TrainConfig("arcnn", learning_rate=5e-4),
     "residual_luma": TrainConfig("residual", {"channels": 1}, **_PAPER_DIRECT),
-    "ensemble_very_fast": EnsembleConfig(TrainConfig("very_fast", **_PAPER_DIRECT)),
+    # The paper's question, one generator for each quality or one for all that is told the quality, at equal cost.
+    "ensemble_very_fast": EnsembleConfig(TrainConfig("very_fast", {"residual": True}, steps=2_000)),
+    "very_fast_conditioned": TrainConfig("very_fast", {"residual": True, "conditioned": True}, steps=10_000),
     "ensemble_residual_gan": EnsembleConfig(TrainConfig("residual", **_PAPER_GAN, warm_start="residual")),
+    "quality_predictor": PredictorConfig(),
 }

@@ -1,4 +1,4 @@
-"""Measures the quality predictor that ships: `python -m training.evaluate_predictor --stills=DIR --videos=DIR`.
+"""Measures a quality predictor: `python -m training.evaluate_predictor --stills=DIR --videos=DIR`.
 
 Stills, every picture below `--stills` by Pillow (4:2:0): the share whose quality is told within 3 points, the median
 predicted step being turned into the nearest libjpeg quality; the share told within 0.5 of the coarser step where a
@@ -36,8 +36,7 @@ def quality_of(log2_step: float) -> int:
 
 
 def _predict(predictor: engines.Predictor, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    rows, columns = (side // image.GRID * image.GRID for side in frames.shape[1:3])
-    return predictor(image.to_float(np.ascontiguousarray(frames[:, :rows, :columns])))
+    return predictor(image.to_float(frames))
 
 
 def _jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
@@ -100,9 +99,10 @@ def _differences(predicted: Any, stated: Any) -> Iterator[float]:
 def main(argv: list[str]) -> None:
     """Prints what the flags ask for."""
     del argv
-    predictor = engines.load_predictor()
-    figures: dict[str, Any] = {"sha256": engines.digest(engines.predictor_path())}
+    file = FLAGS.predictor or engines.predictor_path()
     try:
+        predictor = engines.load_predictor(file)
+        figures: dict[str, Any] = {"sha256": engines.digest(file)}
         if FLAGS.stills:
             figures["stills"] = evaluate_stills(predictor, data.image_files(FLAGS.stills))
         if FLAGS.videos:
@@ -117,6 +117,7 @@ def main(argv: list[str]) -> None:
 
 def define_flags() -> None:
     """Defines the flags. Not at import: programs share names of flags, and tests import several programs."""
+    flags.DEFINE_string("predictor", None, "Exported .tflite file; the one that ships by default.")
     flags.DEFINE_string("stills", None, "Folder of clean pictures.")
     flags.DEFINE_string("videos", None, "Folder of lossless clips.")
     flags.DEFINE_integer("frames", 30, "Frames of a clip.", lower_bound=1)

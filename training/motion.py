@@ -6,9 +6,9 @@ whose encoding shows everything that an encoder does between frames.
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
-__all__ = ["pan_over"]
+__all__ = ["pan_over", "soften_and_grain"]
 
 
 def pan_over(rng: np.random.Generator, photograph: Image.Image, side: int, count: int) -> NDArray[np.uint8]:
@@ -65,4 +65,35 @@ def pan_over(rng: np.random.Generator, photograph: Image.Image, side: int, count
     if rng.random() < 0.33:
         noise = rng.normal(0, rng.uniform(0.5, 2.5), frames.shape)
         frames = np.clip(np.round(frames + noise), 0, 255).astype(np.uint8)
+    return frames
+
+
+def soften_and_grain(
+    rng: np.random.Generator, frames: NDArray[np.uint8], soft_share: float, grain_share: float
+) -> NDArray[np.uint8]:
+    """Makes some clips soft, as cheap optics do, and some grainy, as sensors and film are; the grain is new each frame.
+
+    What a coarse quantiser takes away may never have been there, and what it leaves may be grain: the quality predictor
+    has to tell these apart.
+
+    Args:
+        rng: source of every choice.
+        frames: uint8 RGB `(n, height, width, 3)`.
+        soft_share: chance that the clip is blurred, by a Gaussian of 0.3 to 1.3 pixels.
+        grain_share: chance that it gets grain, of luma and chroma, 2 levels strong on average; some of it two pixels
+            wide.
+
+    Returns:
+        uint8 frames of the same shape.
+    """
+    if rng.random() < soft_share:
+        blur = ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.3)))
+        frames = np.stack([np.asarray(Image.fromarray(frame).filter(blur)) for frame in frames])
+    if rng.random() < grain_share:
+        strength = float(rng.exponential(2.0))
+        grain = rng.normal(0, strength, (*frames.shape[:3], 1)) + rng.normal(0, 0.5 * strength, frames.shape)
+        if rng.random() < 0.4:
+            # Two pixels wide each way, and as strong as before.
+            grain = sum(np.roll(grain, shift, (1, 2)) for shift in ((0, 0), (1, 0), (0, 1), (1, 1))) / 2
+        frames = np.clip(np.rint(frames + grain), 0, 255).astype(np.uint8)
     return frames

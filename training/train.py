@@ -7,8 +7,6 @@ function of the seed and the epoch, so that the result is that of an uninterrupt
 import dataclasses
 import hashlib
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,106 +15,18 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
-from keras_deartifact import data, models, perceptual, quantiser
+from keras_deartifact import models, perceptual, quantiser
 from keras_deartifact.gan import DeartifactGAN, psnr
-from training import callbacks, distribution
-from training.configs import CONFIGS, EnsembleConfig, TrainConfig, as_dict
+from training import callbacks, distribution, runs
+from training.configs import CONFIGS, EnsembleConfig, PredictorConfig, TrainConfig, as_dict
+from training.datasets import VALIDATION_BATCHES, find_sources, make_datasets
+from training.train_predictor import train_predictor
 
 FLAGS = flags.FLAGS
 
-_VALIDATION_BATCHES = 12
-_LUMA_WEIGHTS = (0.299, 0.587, 0.114)
-
-
-@dataclasses.dataclass(frozen=True)
-class Sources:
-    """Files to train on and to validate on.
-
-    Attributes:
-        training: picture files.
-        validation: picture files that are held out.
-        training_shards: of video pairs.
-        validation_shards: held out.
-    """
-
-    training: list[str]
-    validation: list[str]
-    training_shards: list[str]
-    validation_shards: list[str]
-
-    def record(self) -> dict[str, Any]:
-        """What a run keeps of its data: other data would train on what was held out before."""
-        names = [os.path.basename(file) for files in dataclasses.astuple(self) for file in files]
-        return {
-            "pictures": len(self.training) + len(self.validation),
-            "shards": len(self.training_shards) + len(self.validation_shards),
-            "sha256_of_names": hashlib.sha256("\n".join(names).encode()).hexdigest(),
-        }
-
-
-def find_sources(config: TrainConfig, folders: list[str], video: str | None) -> Sources:
-    """Finds the files that a configuration trains on, and holds some of them out.
-
-    Raises:
-        ValueError: there is nothing to train on, or nothing to validate on.
-    """
-    training, validation, shards = [], [], []
-    if config.still_batch:
-        files = [file for folder in folders for file in data.image_files(folder)]
-        if not 0 < config.validation_images < len(files):
-            raise ValueError(
-                f"Expected more pictures than the {config.validation_images} (at least 1) to validate on. "
-                f"Received: {len(files)} in {folders}"
-            )
-        # Evenly spread over the sorted files, so that every folder is represented.
-        validation = files[:: len(files) // config.validation_images][: config.validation_images]
-        training = sorted(set(files) - set(validation))
-    if config.video_batch:
-        if not video:
-            raise ValueError("Expected --video: a folder of pairs made by python -m training.prepare_video.")
-        shards = data.shard_files(video)
-        if len(shards) < 2:
-            raise ValueError(f"Expected at least two shards, one of them to validate on, in {video}, found one.")
-    return Sources(training, sorted(validation), shards[:-1], shards[-1:])
-
-
-def make_datasets(config: TrainConfig, sources: Sources, first_epoch: int) -> tuple[tf.data.Dataset, tf.data.Dataset]:
-    """Returns the training and the validation dataset of `(inputs, original, sample_weight)`."""
-    threads = os.cpu_count() or 1
-
-    def parts(files: list[str], shards: list[str]) -> list[Any]:
-        stills = [data.still_pairs(files, config.stills, config.still_batch, config.seed, threads)] if files else []
-        crop = config.stills.crop
-        return stills + ([data.video_pairs(shards, crop, config.video_batch, config.seed, threads)] if shards else [])
-
-    def weigh(inputs: Any, original: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
-        compressed, quantiser_map = inputs
-        if config.generator_arguments.get("channels", 3) == 1:
-            compressed, original = (
-                tf.tensordot(images, tf.constant(_LUMA_WEIGHTS), 1)[..., None] for images in (compressed, original)
-            )
-        finer = 4.0 - tf.reduce_mean(quantiser_map, axis=(1, 2, 3))
-        weight = tf.clip_by_value(2.0 ** (config.step_weight_power * finer), 0.25, 8.0)
-        return (compressed, quantiser_map), original, weight
-
-    training = data.mix(parts(sources.training, sources.training_shards))
-    samples = data.epochs(data.mix(parts(sources.validation, sources.validation_shards)), _VALIDATION_BATCHES)
-    # Repeated: where Keras has to find the end by itself, it counts a batch that is not there.
-    return (
-        data.epochs(training, config.steps_per_epoch, first_epoch).map(weigh),
-        samples.take(_VALIDATION_BATCHES).map(weigh).cache().repeat(),
-    )
-
 
 def _optimizer(config: TrainConfig, peak: float) -> keras.Optimizer:
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        config.steps - config.warmup_steps,
-        alpha=config.final_learning_rate / config.learning_rate,
-        warmup_target=peak,
-        warmup_steps=config.warmup_steps,
-    )
-    optimizer = keras.optimizers.Adam(schedule, beta_1=config.adam_beta_1)
+    optimizer = keras.optimizers.Adam(runs.schedule(config, peak), beta_1=config.adam_beta_1)
     return keras.optimizers.LossScaleOptimizer(optimizer) if config.precision == "mixed_float16" else optimizer
 
 
@@ -189,30 +99,6 @@ def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def open_run(run: Path, record: dict[str, Any], writes: bool = True) -> Path | None:
-    """Makes the run's folder with its `config.json`, and returns the checkpoint to go on from, if there is one.
-
-    Args:
-        run: the folder.
-        record: what makes it this run.
-        writes: False for the workers that leave that to the first.
-
-    Raises:
-        ValueError: the folder holds a run with another configuration, other data or other weights.
-    """
-    run.mkdir(parents=True, exist_ok=True)
-    wanted = json.dumps(record, indent=2, default=list)
-    file = run / "config.json"
-    if file.exists() and file.read_text() != wanted:
-        before, now = json.loads(file.read_text()), json.loads(wanted)
-        parts = ", ".join(sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)))
-        raise ValueError(f"{run} holds a run with another {parts} ({file}). Choose another --run.")
-    if writes and not file.exists():
-        callbacks.replace_file(file, lambda path: path.write_text(wanted))
-    checkpoint = run / callbacks.CHECKPOINT
-    return checkpoint if checkpoint.exists() else None
-
-
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What is no part of a run's configuration.
@@ -270,7 +156,7 @@ def train(
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         backbone = load_backbone(config, options.backbone)
-        checkpoint = open_run(
+        checkpoint = runs.open_run(
             run,
             {
                 "config": as_dict(config),
@@ -284,30 +170,12 @@ def train(
         model = make_model(config, first, backbone)
         if checkpoint:
             callbacks.load_checkpoint(model, checkpoint)
-    first_epoch = int(model.step.numpy()) // config.steps_per_epoch
-    training, validation = make_datasets(config, sources, first_epoch)
-    held_out = list(validation.take(_VALIDATION_BATCHES))
+    training, validation = make_datasets(config, sources, runs.epochs_done(model, config))
+    held_out = list(validation.take(VALIDATION_BATCHES))
     compressed = [float(np.mean(psnr(original, inputs[0]))) for inputs, original, _ in held_out]
     logging.info("validation before restoring: %.3f dB", np.mean(compressed))
-    distribution.make_fit_work(model)
-    chief = distribution.is_chief(strategy)
-    model.fit(
-        distribution.share(training),
-        epochs=-(-config.steps // config.steps_per_epoch),
-        initial_epoch=first_epoch,
-        steps_per_epoch=config.steps_per_epoch,
-        shuffle=False,
-        validation_data=distribution.share(validation),
-        validation_steps=_VALIDATION_BATCHES,
-        verbose=(1 if sys.stdout.isatty() else 2) if chief else 0,
-        callbacks=[
-            callbacks.StopOnNaN(run),
-            *([callbacks.Checkpoint(run)] if chief else []),
-            *([keras.callbacks.TensorBoard(run / "logs", int(options.histograms), profile_batch=0)] if chief else []),
-            *([callbacks.Triplets(run / "logs", held_out[0][:2])] if chief else []),
-        ],
-    )
-    distribution.wait_for_all(strategy)
+    triplets = callbacks.Triplets(run / "logs", held_out[0][:2])
+    runs.fit(model, (training, validation), config, run, strategy, options.histograms, [triplets])
 
 
 def train_ensemble(
@@ -332,7 +200,7 @@ def named(name: str) -> TrainConfig:
     """Returns a configuration of one generator.
 
     Raises:
-        ValueError: the name is that of an ensemble.
+        ValueError: the name is that of something else.
     """
     config = CONFIGS[name]
     if not isinstance(config, TrainConfig):
@@ -348,12 +216,21 @@ def main(argv: list[str]) -> None:
         config = dataclasses.replace(config, member=dataclasses.replace(config.member, steps=FLAGS.steps))
     elif FLAGS.steps:
         config = dataclasses.replace(config, steps=FLAGS.steps)
+    sources = FLAGS.data, FLAGS.video, Path(FLAGS.run)
     options = Options(FLAGS.start_from and Path(FLAGS.start_from), FLAGS.vgg_weights, FLAGS.histograms)
-    run = train_ensemble if isinstance(config, EnsembleConfig) else train
+
+    def run() -> None:
+        strategy = distribution.make_strategy()
+        match config:
+            case EnsembleConfig():
+                train_ensemble(config, *sources, options, strategy)
+            case PredictorConfig():
+                train_predictor(config, *sources, FLAGS.histograms, strategy)
+            case TrainConfig():
+                train(config, *sources, options, strategy)
+
     try:
-        distribution.rejoin_on_lost_worker(
-            lambda: run(config, FLAGS.data, FLAGS.video, Path(FLAGS.run), options, distribution.make_strategy())
-        )
+        distribution.rejoin_on_lost_worker(run)
     except (ValueError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error
 
