@@ -1,0 +1,79 @@
+"""The command `deartifact`: one sub-command a file.
+
+Exit codes: 0 done; 2 an error, told in one line on stderr, and nothing was written for that file; 3 a video breaks off
+or is damaged, and what decodes of it was restored; 130 interrupted. What only an error of this program can cause keeps
+its traceback, with exit code 1; in a folder the other files are restored all the same. All but the parser is imported
+when it is needed.
+"""
+
+import argparse
+import warnings
+from collections.abc import Sequence
+
+from keras_deartifact import __version__, console
+from keras_deartifact.cli import demo, models, probe, restore
+from keras_deartifact.cli.common import EXIT_CODES, FAILED, INTERRUPTED, Parser, at_least_one
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: the arguments without the program's name; those of the process by default.
+
+    Returns:
+        The exit code, see the module.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as end:
+        return int(end.code or 0)
+    try:
+        with warnings.catch_warnings():
+            # Pillow's, about pictures above 89 megapixels, which are what an archive holds.
+            warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
+            code: int = arguments.run(arguments)
+        return code
+    except KeyboardInterrupt:
+        console.say("interrupted; what was not finished is not kept")
+        return INTERRUPTED
+    except Exception as error:
+        if arguments.debug or not console.is_expected(error):
+            raise
+        console.say(f"error: {console.sentence(error)}")
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="deartifact",
+        description="Takes the compression artefacts out of images and video, at any quality.",
+        epilog=EXIT_CODES,
+    )
+    parser.add_argument("--version", action="version", version=f"deartifact {__version__}")
+    common = Parser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show Python's traceback of every error")
+    model = Parser(add_help=False)
+    model.add_argument(
+        "--model",
+        metavar="NAME|FILE",
+        help="a model that ships (see 'deartifact models'), a .tflite, .onnx or .keras file, or a SavedModel's folder",
+    )
+    model.add_argument(
+        "--engine",
+        default="auto",
+        choices=("auto", "litert", "onnx", "keras", "saved_model"),
+        help="what runs the model; auto goes by its file. LiteRT is the fastest here for the models that ship, and the "
+        "only one that needs no more than the base install (default: auto)",
+    )
+    model.add_argument(
+        "--threads", type=at_least_one, metavar="N", help="threads of the engine (default: one a processor)"
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    restore.add(commands.add_parser, [common, model])
+    probe.add(commands.add_parser, [common])
+    demo.add(commands.add_parser, [common, model])
+    models.add(commands.add_parser, [common])
+    return parser

@@ -1,0 +1,69 @@
+"""What the sub-commands share: exit codes, types of arguments, the networks, a file's quality in words."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    from keras_deartifact.engines import Predictor, Restorer
+
+DONE, FAILED, BROKEN, INTERRUPTED = 0, 2, 3, 130
+
+EXIT_CODES = (
+    "Exit code: 0 done; 2 an error, and nothing was written for that file; 3 a video breaks off or is damaged, and "
+    "what decodes of it was restored; 130 interrupted; 1 an error of this program, please report it with its traceback."
+)
+
+_Value = TypeVar("_Value")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Says it in one line; argparse would print the usage first."""
+        self.exit(FAILED, f"deartifact: error: {message} (see '{self.prog} --help')\n")
+
+
+def at_least_one(text: str) -> int:
+    """Reads a positive whole number."""
+    return within(text, int(text), 1, float("inf"))
+
+
+def within(text: str, value: _Value, low: float, high: float) -> _Value:
+    """Returns the value that a text stands for, or says which are allowed."""
+    if not low <= value <= high:  # type: ignore[operator]
+        raise argparse.ArgumentTypeError(f"expected {low} to {high}, received {text}")
+    return value
+
+
+def load_networks(arguments: argparse.Namespace) -> tuple["Restorer", "Predictor"]:
+    """Loads what `--model`, `--engine` and `--threads` ask for, and the quality predictor."""
+    import numpy as np
+
+    from keras_deartifact import engines
+
+    restorer = engines.load(arguments.model or engines.DEFAULT_MODEL, arguments.engine, arguments.threads)
+    predictor = engines.load_predictor(threads=arguments.threads)
+    # LiteRT notes on stderr, from C++, what it runs on, when it first runs.
+    frames = np.zeros((1, 32, 32, 3), np.float32)
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        restorer(frames, predictor(frames))
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+    return restorer, predictor
+
+
+def frame_count(source: Path) -> int | None:
+    """How many frames a video has as far as its container says."""
+    from keras_deartifact import video
+
+    info = video.probe(source)
+    if info.frame_count is not None or info.duration is None or info.frame_rate is None:
+        return info.frame_count
+    return round(info.duration * info.frame_rate)

@@ -1,0 +1,191 @@
+"""`deartifact restore`."""
+
+import argparse
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deartifact import console
+from keras_deartifact.cli.common import BROKEN, DONE, EXIT_CODES, FAILED, Parser, frame_count, load_networks, within
+
+if TYPE_CHECKING:
+    from keras_deartifact.engines import Predictor, Restorer
+    from keras_deartifact.restore import VideoReport
+
+
+def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
+    """Adds the sub-command."""
+    parser = add_parser(
+        "restore",
+        parents=parents,
+        help="restore an image, a video, or all of a folder",
+        description="Writes a restored copy of an image, of a video (with its timing, audio, subtitles and metadata), "
+        "or of every image and video in a folder and the folders in it. How strongly a file was compressed comes from "
+        "the file. A copy gets its name only when it is complete; the input is only read.",
+        epilog=EXIT_CODES + " In a folder, what exists already is left as it is (so that a run which was "
+        "interrupted goes on where it ended), and a failure does not stop the rest.",
+    )
+    parser.add_argument("input", type=Path, metavar="INPUT", help="an image, a video or a folder")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUTPUT",
+        help="the file to write, whose extension gives the format, or a folder; a folder as input gives a folder with "
+        "the same structure, where formats that cannot be written become .png or .mkv",
+    )
+    parser.add_argument(
+        "--strength",
+        type=_strength,
+        default=1.0,
+        metavar="S",
+        help="0 changes nothing, 1 takes what the network makes, up to 2 exaggerates it (default: 1)",
+    )
+    parser.add_argument(
+        "--codec",
+        help="encoder of a video: libx264 (the default, because everything plays it; up to 10 bits), libx265 (the "
+        "default for 12 bits; smaller and several times slower), libx264rgb (the default for RGB), libvpx-vp9 (the "
+        "default for .webm), libsvtav1, ffv1 (lossless)",
+    )
+    parser.add_argument(
+        "--crf",
+        type=float,
+        metavar="N",
+        help="quality of a video in the encoder's own scale, down is better (default: 14 for H.264 and H.265, 10 for "
+        "VP9 and AV1, at which the second encode takes back 0.02 dB of a source of CRF 40 and about 0.1 dB of one of "
+        "CRF 28)",
+    )
+    parser.add_argument(
+        "--preset",
+        metavar="P",
+        help="speed of the encoder against size, in its own words (default: faster for H.264 and H.265, because slower "
+        "ones make files a few percent smaller and take the processor from the network)",
+    )
+    parser.add_argument(
+        "--quality",
+        type=int,
+        metavar="Q",
+        help="of a JPEG, 1 to 100 (default: 98, at which a restored picture keeps what it gained), or of a lossy WebP "
+        "(default: lossless)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.set_defaults(run=_restore)
+
+
+def _strength(text: str) -> float:
+    return within(text, float(text), 0.0, 2.0)
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    from keras_deartifact import files
+
+    source, output = arguments.input, Path(arguments.output)
+    if source.is_dir():
+        return _restore_folder(arguments)
+    media = files.kind(source)
+    if output.is_dir() or arguments.output.endswith(os.sep):
+        output.mkdir(parents=True, exist_ok=True)
+        output = output / files.target_name(source, media)
+    files.check_target(source, output, arguments.overwrite)
+    line, broken = _restore_file(arguments, load_networks(arguments), source, output, media)
+    if broken is not None:
+        console.say(f"warning: {broken}")
+    print(line)
+    return DONE if broken is None else BROKEN
+
+
+def _restore_folder(arguments: argparse.Namespace) -> int:
+    from keras_deartifact import files
+
+    source, output = arguments.input, Path(arguments.output)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"a folder as input needs a folder as output. Received: {output}")
+    names = files.files_below(source, output)
+    networks = load_networks(arguments)
+    counts = {"restored": 0, "incomplete": 0, "skipped": 0, "failed": 0}
+    troubles: list[str] = []
+    with console.progress(len(names), str(source), " files") as step_to:
+        for number, name in enumerate(names, 1):
+            outcome, line, trouble = _restore_below(arguments, networks, name)
+            counts[outcome] += 1
+            console.show(f"[{number}/{len(names)}] {name}: {line}")
+            if trouble is not None:
+                troubles.append(f"{'error' if outcome == 'failed' else 'warning'}: {source / name}: {trouble}")
+            step_to(number)
+    for trouble in troubles:
+        console.say(trouble)
+    print(f"{output}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+    if counts["failed"]:
+        return FAILED
+    return BROKEN if counts["incomplete"] else DONE
+
+
+def _restore_below(
+    arguments: argparse.Namespace, networks: tuple["Restorer", "Predictor"], name: Path
+) -> tuple[str, str, str | None]:
+    """Restores one file of a folder; returns what became of it in a word and in a line, and what is wrong."""
+    from keras_deartifact import files
+
+    source, output = arguments.input / name, Path(arguments.output)
+    try:
+        media = files.kind(source)
+        target = output / name.parent / files.target_name(name, media)
+        if target.exists() and not arguments.overwrite:
+            return "skipped", f"skipped, {target} exists already (--overwrite replaces it)", None
+        target.parent.mkdir(parents=True, exist_ok=True)
+        line, broken = _restore_file(arguments, networks, source, target, media)
+    except files.NotMediaError as error:
+        if not files.has_media_name(name):
+            return "skipped", "skipped, neither an image nor a video", None
+        return "failed", "failed", console.sentence(error)
+    except Exception as error:
+        if arguments.debug or not console.is_expected(error):
+            traceback.print_exc()
+        return "failed", "failed", console.sentence(error)
+    return "restored" if broken is None else "incomplete", line, broken
+
+
+def _restore_file(
+    arguments: argparse.Namespace, networks: tuple["Restorer", "Predictor"], source: Path, target: Path, media: str
+) -> tuple[str, str | None]:
+    """Restores one file; returns the line that says what was done, and why a video is incomplete."""
+    from keras_deartifact import restore
+
+    restorer, predictor = networks
+    options: dict[str, Any] = {"strength": arguments.strength, "overwrite": arguments.overwrite, "predictor": predictor}
+    if media == "image":
+        image = restore.restore_image(restorer, source, target, quality=arguments.quality, **options)
+        quality = _quality(image.log2_step, image.predicted_log2_step)
+        return f"{target}: {image.width}x{image.height} from {quality} in {image.seconds:.1f} s", None
+    options |= {"codec": arguments.codec, "crf": arguments.crf, "preset": arguments.preset}
+    with console.progress(frame_count(source), source.name) as step_to:
+        report = restore.restore_video(restorer, source, target, progress=step_to, **options)
+    return f"{target}: {_summary(report)}", report.broken
+
+
+def _summary(report: "VideoReport") -> str:
+    parts = [
+        f"{report.frames} frames in {report.seconds:.1f} s, {report.fps:.1f} fps, "
+        f"inference busy {100 * report.inference_busy:.0f} %, {report.codec}"
+    ]
+    if not report.states_quantisers:
+        parts.append(_quality(None, report.predicted_log2_step))
+    if report.skipped:
+        parts.append(f"left out: {', '.join(report.skipped)}")
+    if report.broken is not None:
+        parts.append("INCOMPLETE: the source is damaged or breaks off, and what decodes of it was restored")
+    return "; ".join(parts)
+
+
+def _quality(stated: float | None, predicted: float | None) -> str:
+    """What a file states of its compression, or what its pixels show where that counts."""
+    from keras_deartifact import restore
+
+    shown = "" if predicted is None else f"log2 step {predicted:.2f}, as its pixels show"
+    if stated is None:
+        return shown
+    if predicted is not None and predicted > stated + restore.JPEG_MARGIN:
+        return f"{shown} (the file states {stated:.2f})"
+    return f"log2 step {stated:.2f}"
