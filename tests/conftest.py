@@ -1,6 +1,7 @@
 """Fixtures that every test may ask for."""
 
 import os
+import shutil
 import struct
 import sys
 import zlib
@@ -190,3 +191,16 @@ def _copy_video(source: Path, target: Path, **kwargs: Any) -> video.VideoWriter:
 @pytest.fixture(scope="session")
 def copy_video() -> Callable[..., video.VideoWriter]:
     return _copy_video
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A real headless Chromium; skipped where it or playwright is not installed."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()

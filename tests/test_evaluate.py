@@ -1,105 +1,119 @@
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from export import card, tflite
-from keras_deartifact import engines, metrics, models, quantiser, restore, stills
-from training import baselines, evaluate, runs, train
-from training.configs import CONFIGS, as_dict
+from keras_deartifact import engines
+from training import evaluate
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _run(*arguments):
+    command = [sys.executable, "-m", "training.evaluate", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    file = tmp_path_factory.mktemp("model") / "pico.tflite"
-    file.write_bytes(tflite.convert(models.make_generator("shuffle_pico")))
-    return file
-
-
-@pytest.fixture
-def pictures(photo, tmp_path):
+def measured(photo, tmp_path_factory):
+    """A run of the program on two pictures: its output, its figures and its report."""
+    folder = tmp_path_factory.mktemp("measured")
+    pictures = folder / "pictures"
+    pictures.mkdir()
     for index in range(2):
-        Image.fromarray(photo(64, 96, index)).save(tmp_path / f"{index}.png")
-    return tmp_path
+        Image.fromarray(photo(96, 192, index)).save(pictures / f"{index}.png")
+    done = _run(f"--stills={pictures}", f"--grey={pictures}", "--qualities=10,20,40,80", "--filters=", "--shown=1",
+                f"--json={folder / 'figures.json'}", f"--report={folder / 'report.html'}")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads((folder / "figures.json").read_text()), (folder / "report.html").read_text()
 
 
-def test_stills_are_measured_as_the_metrics_say(model, pictures):
-    restorer = engines.load(model)
-    (row,) = evaluate.evaluate_stills(restorer, str(pictures), [10], None)
-    gains = []
-    for file in sorted(pictures.glob("*.png")):
-        original = stills.read(file).pixels
-        Image.fromarray(original).save(pictures / "by-hand.jpg", quality=10, subsampling=2)
-        compressed = stills.read(pictures / "by-hand.jpg").pixels
-        maps = quantiser.constant_map(64, 96, quantiser.jpeg_quality_log2_step(10))[None]
-        restored = restore.restore_frames(restorer, compressed[None], maps)[0]
-        gains.append(metrics.METRICS["psnr"](original, restored) - metrics.METRICS["psnr"](original, compressed))
-    assert row["pictures"] == 2
-    assert row["gain psnr"] == pytest.approx(np.mean(gains), abs=1e-9)
-    assert abs(row["gain psnr"]) > 1e-3
-    assert not any(name.startswith("spp") for name in row)
+def test_tables_are_of_the_records(measured):
+    output, figures, _ = measured
+    assert figures["sha256"] == {engines.DEFAULT_MODEL: engines.digest(engines.pretrained_path(engines.DEFAULT_MODEL))}
+    values = {
+        (record["protocol"], record["setting"], record["item"], record["method"]): record["values"]
+        for record in figures["records"]
+    }
+    # Three versions of two pictures at four qualities by either protocol.
+    assert len(values) == len(figures["records"]) == 48
+    gains = [
+        values["colour", "JPEG 10", item, engines.DEFAULT_MODEL]["psnr"]
+        - values["colour", "JPEG 10", item, "compressed"]["psnr"]
+        for item in "01"
+    ]
+    (line,) = (
+        table["rows"][1] for table in figures["tables"] if table["title"].startswith("PSNR over RGB, dB: pictures")
+    )
+    assert line[1].startswith(f"{np.mean(gains):+.2f} (")
+    assert f"| {engines.DEFAULT_MODEL} | {line[1]} |" in output
+    titles = [table["title"] for table in figures["tables"]]
+    assert "Without the original: pictures, 2 pictures, JPEG 10" in titles
+    assert "Grey JPEG: pictures, 2 pictures" in titles
+    assert all(title in output for title in titles)
 
 
-def test_pictures_large_enough_get_no_reference_figures(photo, tmp_path):
-    Image.fromarray(photo(112, 200)).save(tmp_path / "large.png")
-    (row,) = evaluate.evaluate_stills(lambda frames, quantiser_map=None: frames, str(tmp_path), [10], None)
-    original = stills.read(tmp_path / "large.png").pixels
-    for name, metric in metrics.NO_REFERENCE_METRICS.items():
-        assert row[f"original {name}"] == metric(original)
-        # A restorer that changes nothing.
-        assert row[f"restored {name}"] == row[f"input {name}"] != row[f"original {name}"]
+def test_report_is_one_file(measured):
+    _, figures, report = measured
+    for table in figures["tables"]:
+        assert table["title"] in report
+    assert "--qualities=10,20,40,80" in report
+    # Every place of the template is filled.
+    assert not any(f"<!-- {name} -->" in report for name in ("title", "facts", "tables", "plots", "pictures"))
+    # Nothing is fetched from anywhere.
+    assert "src=" not in report.replace("image.src =", "")
+    assert "http" not in report.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    ).replace("https://matplotlib.org", "")
+    assert report.count("data:image/webp;base64,") == 3
 
 
-def test_videos_are_measured_on_the_decoded_luma(model, make_video, tmp_path, monkeypatch):
-    clip = make_video(tmp_path / "clip.mkv", acodec=None, options={"crf": "0"})
-    monkeypatch.setattr(evaluate, "VIDEO_SETTINGS", {"x264 CRF 40": ("libx264", {"crf": "40"})})
-
-    def unchanged(frames, quantiser_map=None):
-        return frames
-
-    (row,) = evaluate.evaluate_videos(unchanged, str(tmp_path), 8, None)
-    assert row["gain psnr_y"] == 0.0
-    assert 15 < row["input psnr_y"] < 45
-    (row,) = evaluate.evaluate_videos(engines.load(model), str(tmp_path), 8, None)
-    assert row["gain psnr_y"] != 0.0
-    assert clip.exists()
-
-
-def test_no_clip_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="lossless clips"):
-        evaluate.evaluate_videos(lambda frames, quantiser_map=None: frames, str(tmp_path), 2, None)
-
-
-@pytest.mark.skipif(baselines.ffmpeg() is None, reason="imageio-ffmpeg is not installed")
-def test_the_filter_gets_its_best_strength(model, pictures, monkeypatch):
-    strengths = ("spp=quality=3:qp=4", "spp=quality=3:qp=30")
-    restorer = engines.load(model)
-    rows = []
-    for chosen in (strengths, strengths[:1], strengths[1:]):
-        monkeypatch.setitem(baselines.FILTERS, "spp", chosen)
-        rows += evaluate.evaluate_stills(restorer, str(pictures), [10], "spp")
-    both, *each = (row["spp gain psnr"] for row in rows)
-    assert both == max(each)
-    assert each[0] != each[1]
+def test_report_in_a_browser(measured, tmp_path, browser):
+    (tmp_path / "report.html").write_text(measured[2], "utf-8")
+    page = browser.new_page(viewport={"width": 900, "height": 700})
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((tmp_path / "report.html").as_uri())
+    stage = page.locator(".stage")
+    assert stage.count() == 1
+    stage.scroll_into_view_if_needed()
+    tags = page.locator(".tag").all_text_contents()
+    assert tags == ["compressed", engines.DEFAULT_MODEL]
+    # Both are loaded, at the picture's own size.
+    assert (
+        page.evaluate("[...document.querySelectorAll('.stage img')].map(i => [i.naturalWidth, i.naturalHeight])")
+        == [[192, 96]] * 2
+    )
+    before = page.locator(".handle").bounding_box()["x"]
+    stage.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".handle").bounding_box()["x"] > before
+    scale = page.locator(".bar > span").text_content()
+    page.keyboard.press("+")
+    assert page.locator(".bar > span").text_content() != scale
+    page.locator("select").nth(1).select_option("original")
+    assert page.locator(".tag").all_text_contents() == ["compressed", "original"]
+    assert errors == []
 
 
-def test_a_card_is_of_exactly_one_file(model, tmp_path):
-    run = tmp_path / "run"
-    runs.open_run(run, {"config": as_dict(CONFIGS["testing"])})
-    train.make_model(CONFIGS["testing"]).generator.save(run / "generator.keras")
-    (run / "progress.json").write_text('{"step": 7}')
-    evaluation = tmp_path / "figures.json"
-    digest = engines.digest(model)
-    evaluation.write_text(json.dumps({"sha256": digest, "stills": []}))
-    made = card.make_card(run, model, evaluation, "what it is", "what it saw")
-    assert made["sha256"] == digest
-    assert made["steps"] == 7
-    assert made["config"]["generator"] == CONFIGS["testing"].generator
-    json.dumps(made)
-    model_bytes = bytearray(model.read_bytes())
-    model_bytes[-1] ^= 1
-    other = tmp_path / "other.tflite"
-    other.write_bytes(model_bytes)
-    with pytest.raises(ValueError, match="another file"):
-        card.make_card(run, other, evaluation, "what it is", "what it saw")
+def test_names_of_models_must_differ(tmp_path):
+    with pytest.raises(ValueError, match="Expected models of different names"):
+        evaluate._measure([engines.DEFAULT_MODEL] * 2, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "error: give --stills, --grey, --videos or several of them."),
+        (("--stills={empty}",), "error: Expected pictures"),
+        (("--stills={empty}", "--model=missing.tflite"), "error: There is no model file missing.tflite."),
+    ],
+)
+def test_what_is_missing_is_said_in_a_line(arguments, message, tmp_path):
+    done = _run(*(argument.format(empty=tmp_path) for argument in arguments))
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(message)

@@ -20,7 +20,7 @@ from absl import app, flags
 from numpy.typing import NDArray
 
 from keras_deartifact import codecs, colour, data, engines, image, quantiser, stills, video
-from training.evaluate import clip_files
+from training.evaluation.videos import clip_files
 
 FLAGS = flags.FLAGS
 

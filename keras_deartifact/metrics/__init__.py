@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from keras_deartifact.metrics.bits_per_pixel import bits_per_pixel
+from keras_deartifact.metrics.bootstrap import mean_interval
 from keras_deartifact.metrics.brisque import brisque
 from keras_deartifact.metrics.flicker import flicker
 from keras_deartifact.metrics.ms_ssim import ms_ssim
@@ -53,6 +54,7 @@ __all__ = [
     "bits_per_pixel",
     "brisque",
     "flicker",
+    "mean_interval",
     "ms_ssim",
     "niqe",
     "psnr",

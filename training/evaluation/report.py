@@ -1,0 +1,110 @@
+"""The report: one HTML file with everything in it, to be opened in any browser, without a network."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from typing import Any
+
+from PIL import Image
+
+from training.evaluation.rate import Curve
+from training.evaluation.records import COMPRESSED, ORIGINAL
+from training.evaluation.stills import Shown
+from training.evaluation.tables import Table
+
+__all__ = ["Plot", "render"]
+
+Plot = tuple[str, str, list[Curve]]
+"""Title, name of the quality axis, curves."""
+
+
+def render(
+    title: str, facts: dict[str, str], tables: Sequence[Table], plots: Sequence[Plot], shown: Sequence[Shown]
+) -> str:
+    """Returns the report as HTML.
+
+    Args:
+        title: of the page.
+        facts: what was run, by name.
+        tables: in their order.
+        plots: quality over rate.
+        shown: pictures to compare by eye.
+    """
+    template = resources.files("training.evaluation").joinpath("report.html").read_text("utf-8")
+    parts = {
+        "title": html.escape(title),
+        "facts": "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in facts.items()),
+        "pictures": _pictures(shown),
+        "tables": "".join(_table(table) for table in tables),
+        "plots": "".join(_plot(*plot) for plot in plots),
+    }
+    for name, text in parts.items():
+        template = template.replace(f"<!-- {name} -->", text)
+    return template
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th scope=col>{html.escape(cell)}</th>" for cell in table.head)
+    body = "".join(f"<tr>{_cells(row)}</tr>" for row in table.rows)
+    note = f"<p>{html.escape(table.note)}</p>" if table.note else ""
+    return (
+        f"<section><h2>{html.escape(table.title)}</h2>{note}<div class=scroll><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div></section>"
+    )
+
+
+def _cells(row: Iterable[str]) -> str:
+    first, *rest = (html.escape(cell) for cell in row)
+    return f"<th scope=row>{first}</th>" + "".join(f"<td>{cell}</td>" for cell in rest)
+
+
+def _plot(title: str, quality: str, curves: Sequence[Curve]) -> str:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for curve in curves:
+        style = "--" if curve.method == COMPRESSED else "-"
+        axes.plot(curve.rates, curve.quality, style, marker="o", markersize=4, label=curve.method)
+    axes.set(title=title, xlabel="bits per pixel", ylabel=quality)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    buffer = io.StringIO()
+    # Without a date and with names that depend on the title alone: the same figures give the same file, and plots on
+    # one page do not take each other's.
+    with rc_context({"svg.hashsalt": f"{title}, {quality}"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    return f"<figure>{svg[svg.index('<svg') :]}</figure>"
+
+
+def _picture(pixels: Any) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _pictures(shown: Sequence[Shown]) -> str:
+    """What the page's script makes its viewers of."""
+    items = [
+        {
+            "name": f"{picture.item}, {picture.setting}",
+            "width": int(next(iter(picture.versions.values())).shape[1]),
+            "height": int(next(iter(picture.versions.values())).shape[0]),
+            "versions": {
+                name: _picture(pixels)
+                for name, pixels in sorted(picture.versions.items(), key=lambda version: _place(version[0]))
+            },
+        }
+        for picture in shown
+    ]
+    # A closing tag in a name would end the script.
+    return json.dumps(items).replace("</", "<\\/")
+
+
+def _place(method: str) -> int:
+    return {COMPRESSED: 0, ORIGINAL: 2}.get(method, 1)
