@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["FILTERS", "STILLS_ONLY", "ffmpeg", "filtered_luma", "filtered_rgb", "missing", "vmaf"]
+__all__ = ["FILTERS", "STILLS_ONLY", "VIDEOS_ONLY", "ffmpeg", "filtered_luma", "filtered_rgb", "missing", "vmaf"]
 
 _QPS = (0, 6, 10, 16, 24, 32, 40)
 
@@ -31,6 +31,8 @@ FILTERS: dict[str, tuple[str, ...]] = {
     "jpegqs": tuple(f"jpegqs={quality}" for quality in (3, 4, 5, 6)),
 }
 STILLS_ONLY = ("jpegqs",)
+# It encodes, with an encoder that does not take a JPEG's full range.
+VIDEOS_ONLY = ("uspp",)
 
 
 def ffmpeg() -> str | None:
@@ -49,6 +51,17 @@ def missing(name: str) -> str | None:
     return None if ffmpeg() else "imageio-ffmpeg (pip install imageio-ffmpeg)"
 
 
+def _chain(strength: str, shape: tuple[int, int]) -> str:
+    """The filter, with what it needs around it."""
+    height, width = shape
+    missing_columns = -width % 16
+    if not strength.startswith("fspp") or not missing_columns:
+        return strength
+    # It writes past the end of such rows: ffmpeg 9 dies of it.
+    padded = f"pad={width + missing_columns}:{height},fillborders=right={missing_columns}:mode=smear"
+    return f"{padded},{strength},crop={width}:{height}:0:0"
+
+
 def _raw(file: Path, chain: str, pix_fmt: str) -> bytes:
     command = [str(ffmpeg()), "-v", "error", "-export_side_data", "venc_params", "-i", str(file), "-vf", chain]
     command += ["-sws_flags", "bicubic+accurate_rnd+full_chroma_int", "-pix_fmt", pix_fmt, "-f", "rawvideo", "-"]
@@ -64,24 +77,25 @@ def filtered_rgb(file: Path, strength: str, shape: tuple[int, int]) -> NDArray[n
             subprocess.run(command, capture_output=True, check=True)
             with Image.open(smooth) as picture:
                 return np.asarray(picture.convert("RGB"))
-    return np.frombuffer(_raw(file, strength, "rgb24"), np.uint8).reshape(*shape, 3)
+    return np.frombuffer(_raw(file, _chain(strength, shape), "rgb24"), np.uint8).reshape(*shape, 3)
 
 
 def filtered_luma(file: Path, strength: str, shape: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
     """Yields the luma planes `(height, width)` of a 4:2:0 video through a filter."""
     height, width = shape
     frame_bytes = height * width + 2 * (-(-height // 2) * -(-width // 2))
-    raw = np.frombuffer(_raw(file, strength, "yuv420p"), np.uint8).reshape(-1, frame_bytes)
+    raw = np.frombuffer(_raw(file, _chain(strength, shape), "yuv420p"), np.uint8).reshape(-1, frame_bytes)
     for frame in raw:
         yield frame[: height * width].reshape(height, width)
 
 
-def vmaf(original: Path, restored: Path, strength: str = "null") -> float:
-    """Returns VMAF (model v0.6.1, mean over frames, 0 to 100) of a video, through a filter if one is given.
+def vmaf(original: Path, restored: Path, shape: tuple[int, int], strength: str = "null") -> float:
+    """Returns VMAF (model v0.6.1, mean over frames, 0 to 100) of a video of a size, through a filter if one is given.
 
     The two must have the same frames in the same order; their times do not matter.
     """
-    graph = f"[0:v]{strength},setpts=N[restored];[1:v]setpts=N[original];[restored][original]libvmaf=n_threads=2"
+    graph = f"[0:v]{_chain(strength, shape)},setpts=N[restored];[1:v]setpts=N[original];"
+    graph += "[restored][original]libvmaf=n_threads=2"
     command = [str(ffmpeg()), "-v", "info", "-export_side_data", "venc_params", "-i", str(restored)]
     command += ["-i", str(original), "-lavfi", graph, "-f", "null", "-"]
     log = subprocess.run(command, capture_output=True, check=True, text=True).stderr

@@ -76,7 +76,8 @@ def measure_stills(
     """
     files = data.image_files(folder)
     predictor = engines.load_predictor()
-    strengths = {strength: name for name in filters for strength in baselines.FILTERS[name]}
+    names_of_filters = [name for name in filters if name not in baselines.VIDEOS_ONLY]
+    strengths = {strength: name for name in names_of_filters for strength in baselines.FILTERS[name]}
     names = _names(files)
     showing = set(files[:: max(1, len(files) // shown)][:shown]) if shown else set()
     records: list[Record] = []

@@ -88,7 +88,7 @@ def measure_videos(
                     values = _figures(planes, list(luma_planes(file)), method)
                     values |= _bits(file, planes) if method == COMPRESSED else {}
                     if baselines.ffmpeg() and method != ORIGINAL:
-                        values["vmaf"] = baselines.vmaf(original, file)
+                        values["vmaf"] = baselines.vmaf(original, file, planes[0].shape)
                     measured.append(Record(Path(folder).name, "video", setting, clip.stem, method, values))
                 for strength, values in _filtered(original, compressed, planes, list(strengths)):
                     measured.append(Record(Path(folder).name, "video", setting, clip.stem, strength, values))
@@ -151,9 +151,11 @@ def _filtered(
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Runs filters at all their strengths, a process on each processor, and returns PSNR and VMAF of each."""
 
+    shape = originals[0].shape
+
     def run(strength: str) -> dict[str, float]:
-        planes = baselines.filtered_luma(file, strength, originals[0].shape)
-        return {"psnr_y": _mean_psnr(originals, planes), "vmaf": baselines.vmaf(original, file, strength)}
+        psnr = _mean_psnr(originals, baselines.filtered_luma(file, strength, shape))
+        return {"psnr_y": psnr, "vmaf": baselines.vmaf(original, file, shape, strength)}
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from zip(strengths, pool.map(run, strengths), strict=True)
