@@ -150,7 +150,6 @@ def _filtered(
     original: Path, file: Path, originals: Sequence[Plane], strengths: Sequence[str]
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Runs filters at all their strengths, a process on each processor, and returns PSNR and VMAF of each."""
-
     shape = originals[0].shape
 
     def run(strength: str) -> dict[str, float]:
