@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import app, flags
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from keras_deartifact import engines, models
+from keras_deartifact import codecs, engines, image, models
 
 FLAGS = flags.FLAGS
 
@@ -68,11 +68,12 @@ def predictor_parity(predictor: keras.Model, file: Path) -> float:
     predict = engines.load_predictor(file)
     rng = np.random.default_rng(0)
     worst, told = 0.0, []
-    for count, height, width in _SIZES:
-        # Smooth in places and noisy in others, in whole levels: combs and edges are to be found.
+    for (count, height, width), quality in zip(_SIZES, (10, 40, 80), strict=True):
+        # Smooth in places and noisy in others, and compressed: combs and edges are to be found.
         fine = rng.normal(0.0, 40.0, (count, height, width, 3)) * rng.random((count, height, width, 1)) ** 4
         coarse = rng.integers(0, 256, (count, height // 16, width // 16, 3)).repeat(16, axis=1).repeat(16, axis=2)
-        frames = (np.clip(np.rint(coarse + fine), 0, 255) / 255).astype(np.float32)
+        frames = np.clip(np.rint(coarse + fine), 0, 255).astype(np.uint8)
+        frames = image.to_float(codecs.jpeg(frames, quality).frames)
         expected = np.asarray(predictor(frames, training=False))[..., 0]
         worst = max(worst, float(np.abs(predict(frames) - expected).max()))
         told.append(expected.ravel())
