@@ -29,12 +29,14 @@ LAYERS = {
     "stills": 1,
     "trainer": 1,
     "complexity": 2,
+    "deep_distance": 2,
     "degradations": 2,
     "encoders": 2,
     "engines": 2,
     "files": 2,
     "gan": 2,
     "predictor_trainer": 2,
+    "compare": 3,
     "data": 3,
     "demo": 3,
     "description": 3,
@@ -43,7 +45,7 @@ LAYERS = {
 }
 # These need the extra [train]; everything else has to work in the base install.
 TRAINING_MODULES = {"adversarial", "losses", "models", "perceptual", "complexity", "data"}
-TRAINING_MODULES |= {"trainer", "gan", "predictor_trainer"}
+TRAINING_MODULES |= {"deep_distance", "trainer", "gan", "predictor_trainer"}
 BASE_DEPENDENCIES = {"absl", "ai_edge_litert", "av", "numpy", "PIL", "tqdm", "keras_deartifact"}
 PROGRAMS = ("training", "export", "serving")
 

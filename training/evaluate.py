@@ -28,7 +28,7 @@ from training.evaluation.videos import measure_videos
 
 FLAGS = flags.FLAGS
 
-_STILL_METRICS = ("psnr", "psnr_y", "ssim")
+_STILL_METRICS = ("psnr", "psnr_y", "ssim", "deep")
 _VIDEO_METRICS = ("psnr_y", "vmaf", "ssim", "flicker")
 
 
@@ -56,14 +56,14 @@ def make_tables(records: Records, needs_rates: bool) -> list[tables.Table]:
                     tables.no_reference(chosen.where(setting=setting), judges) for setting in chosen.names("setting")
                 ]
             if needs_rates:
-                made += tables.delta_rates(chosen, [name for name in names if name != "flicker"])
+                made += tables.delta_rates(chosen, [name for name in names if name not in ("flicker", "deep")])
     return made
 
 
 def make_plots(records: Records) -> list[report.Plot]:
     """Returns the curves of quality over rate of a run's records."""
     plots = []
-    for protocol, metrics in (("colour", _STILL_METRICS), ("video", _VIDEO_METRICS[:3])):
+    for protocol, metrics in (("colour", _STILL_METRICS[:3]), ("video", _VIDEO_METRICS[:3])):
         for data in records.where(protocol=protocol).names("data"):
             for metric in metrics:
                 for codec, curves in tables.rates(records.where(protocol=protocol, data=data), metric):
@@ -76,9 +76,14 @@ def _measure(models: list[str], filters: list[str]) -> tuple[list[Any], list[Sho
     if len(restorers) < len(models):
         raise ValueError(f"Expected models of different names. Received: {models}")
     qualities = [int(quality) for quality in FLAGS.qualities]
+    more: dict[str, Any] = {}
+    if FLAGS.deep_features:
+        from keras_deartifact.deep_distance import deep_distance
+
+        more["deep"] = deep_distance("hed_vgg16", FLAGS.deep_features)
     records, shown = [], []
     for folder in FLAGS.stills:
-        made, kept = measure_stills(folder, "colour", qualities, restorers, filters, FLAGS.shown)
+        made, kept = measure_stills(folder, "colour", qualities, restorers, filters, FLAGS.shown, more)
         records += made
         shown += kept
     for folder in FLAGS.grey:
@@ -150,6 +155,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_string("videos", [], "Folder of lossless clips; likewise.")
     flags.DEFINE_list("qualities", ["10", "20", "30", "40", "90"], "JPEG qualities.")
     flags.DEFINE_list("filters", ["spp"], f"Filters to compare with, of {', '.join(baselines.FILTERS)}; or all.")
+    flags.DEFINE_string("deep_features", None, "File of HED VGG-16 (training/README.md) to measure distances in.")
     flags.DEFINE_integer("frames", 30, "Frames of a clip; VIIDEO needs 22.", lower_bound=1)
     flags.DEFINE_integer("shown", 4, "Pictures of each folder of --stills to show in the report.", lower_bound=0)
     flags.DEFINE_string("json", None, "File for the figures.")

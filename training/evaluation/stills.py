@@ -60,6 +60,7 @@ def measure_stills(
     restorers: Mapping[str, engines.Restorer],
     filters: Sequence[str] = (),
     shown: int = 0,
+    more_metrics: Mapping[str, Callable[[Pixels, Pixels], float]] | None = None,
 ) -> tuple[list[Record], list[Shown]]:
     """Measures every picture below a folder at every JPEG quality.
 
@@ -70,6 +71,7 @@ def measure_stills(
         restorers: models by name.
         filters: keys of `baselines.FILTERS`; each gets the strength that is best for each quality.
         shown: pictures to keep for the report, at the first quality, evenly spread.
+        more_metrics: against the original, of colour pictures, by name; not of filters.
 
     Raises:
         ValueError: there is no picture.
@@ -98,6 +100,8 @@ def measure_stills(
             setting = f"JPEG {quality}"
             for method, pixels in versions.items():
                 values = _figures(original, pixels, protocol)
+                if method != ORIGINAL:
+                    values |= {name: metric(original, pixels) for name, metric in (more_metrics or {}).items()}
                 values |= {} if method == ORIGINAL else {"bits_per_pixel": bits}
                 records.append(Record(Path(folder).name, protocol, setting, names[file], method, values))
             for strength, pixels in tried.items():

@@ -18,6 +18,7 @@ METRICS: dict[str, tuple[str, int, str]] = {
     "niqe": ("NIQE", 2, "down"),
     "brisque": ("BRISQUE", 1, "down"),
     "viideo": ("VIIDEO", 3, "down"),
+    "deep": ("distance in the features of HED VGG-16", 3, "down"),
     "flicker": ("flicker", 3, "down"),
 }
 
