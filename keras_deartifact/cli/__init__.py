@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 from keras_deartifact import __version__, console
-from keras_deartifact.cli import demo, models, probe, restore
+from keras_deartifact.cli import compare, demo, models, probe, restore
 from keras_deartifact.cli.common import EXIT_CODES, FAILED, INTERRUPTED, Parser, at_least_one
 
 __all__ = ["main"]
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     restore.add(commands.add_parser, [common, model])
     probe.add(commands.add_parser, [common])
+    compare.add(commands.add_parser, [common])
     demo.add(commands.add_parser, [common, model])
     models.add(commands.add_parser, [common])
     return parser
