@@ -273,6 +273,9 @@ def test_a_dropped_frame_and_a_variable_rate(tmp_path):
     assert found.values["restored"]["flicker"] == pytest.approx((5 * 1 + 2) / 6)
     assert "1 frame of original without a partner at the same time, not measured" in found.notes
     assert not any("frames of restored" in note for note in found.notes)
+    # Bits are spread over all frames of a file, compared or not.
+    alone = compare.compare_files(original, original, wanted=["bits_per_pixel"])
+    assert found.values["original"]["bits_per_pixel"] == alone.values["original"]["bits_per_pixel"]
     # A third video lacks another one.
     levels(tmp_path / "c.mkv", restored[1:], times[1:])
     found = compare.compare_files(original, tmp_path / "b.mkv", tmp_path / "c.mkv")
@@ -681,6 +684,9 @@ def test_a_folder(folders, run, tmp_path):
     }
     means = {role: values["means"][role]["psnr_y"] for role in ("restored", "compressed")}
     assert means["restored"] - means["compressed"] == pytest.approx(np.mean(gains))
+    brisque = values["gains"]["brisque"]
+    assert brisque["files_better"] == sum(row["gains"]["brisque"] < 0 for row in values["rows"]) != 2
+    assert values["gains"]["flicker"]["files_better"] == 1
     # The pictures are too small for MS-SSIM, and a video has none.
     assert "ms_ssim" not in values["means"]["restored"] and values["gains"]["viideo"]["files"] == 1
     lines = out.splitlines()
@@ -724,18 +730,20 @@ def test_means_leave_out_infinite_files(tmp_path):
     assert found.means["compressed"]["psnr"] == pytest.approx(decibels(5))
     assert found.gains["psnr"].count == 2
     assert (
-        "PSNR RGB, PSNR Y, PSNR-B Y: mean over 2 of 3 files, for of the others it is infinite or not measured"
+        "PSNR RGB, PSNR Y, PSNR-B Y: mean over 2 of 3 files; of the others it is infinite or not measured"
         in found.notes
     )
     assert any(note.endswith("PSNR RGB, PSNR Y, PSNR-B Y (1.png)") for note in found.notes)
 
 
 def test_folders_in_folders(tmp_path, photo):
-    (tmp_path / "in" / "out").mkdir(parents=True)
-    for name in ("in/a.png", "in/out/a.png"):
+    for name in ("in/out", "in/third"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("in/a.png", "in/out/a.png", "in/third/a.png"):
         Image.fromarray(photo(24, 24)).save(tmp_path / name)
-    for pair in ((tmp_path / "in", tmp_path / "in" / "out"), (tmp_path / "in" / "out", tmp_path / "in")):
-        found = compare.compare_folders(*pair)
+    outer, *inner = (tmp_path / name for name in ("in", "in/out", "in/third"))
+    for folders in ((outer, *inner), (inner[0], outer, inner[1])):
+        found = compare.compare_folders(*folders)
         assert [row.name for row in found.rows] == ["a.png"] and not found.unmatched
 
 

@@ -172,8 +172,8 @@ class FolderComparison:
             if columns and 0 < sum(_complete(columns)) < len(self.rows):
                 shares.setdefault(sum(_complete(columns)), []).append(shown.label)
         return notes + [
-            f"{', '.join(labels)}: mean over {count} of {len(self.rows)} files, for of the others it is infinite or not "
-            "measured"
+            f"{', '.join(labels)}: mean over {count} of {len(self.rows)} files; of the others it is infinite "
+            "or not measured"
             for count, labels in shares.items()
         ]
 
