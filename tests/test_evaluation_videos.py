@@ -70,3 +70,9 @@ def test_every_filter_runs_on_video(name, folder, tmp_path):
 def test_no_clip_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="lossless clips"):
         videos.measure_videos(str(tmp_path), 2, {})
+
+
+def test_speed_is_that_of_whole_runs(folder):
+    speeds = videos.speeds_720p(str(folder), 3, {"same": lambda frames, quantiser_map=None: frames})
+    assert list(speeds) == ["same"]
+    assert speeds["same"] > 0.0

@@ -24,7 +24,7 @@ from training import baselines
 from training.evaluation import report, tables
 from training.evaluation.records import Records
 from training.evaluation.stills import Shown, measure_stills
-from training.evaluation.videos import measure_videos
+from training.evaluation.videos import measure_videos, speeds_720p
 
 FLAGS = flags.FLAGS
 
@@ -32,12 +32,13 @@ _STILL_METRICS = ("psnr", "psnr_y", "ssim", "deep")
 _VIDEO_METRICS = ("psnr_y", "vmaf", "ssim", "flicker")
 
 
-def make_tables(records: Records, needs_rates: bool) -> list[tables.Table]:
+def make_tables(records: Records, needs_rates: bool, speeds: dict[str, float] | None = None) -> list[tables.Table]:
     """Returns the tables of a run's records.
 
     Args:
         records: of any sets and protocols.
         needs_rates: with the delta rates, for which the package bjontegaard is needed.
+        speeds: frames a second at 720p, by method.
     """
     made = []
     for protocol in ("colour", "grey", "video"):
@@ -53,7 +54,8 @@ def make_tables(records: Records, needs_rates: bool) -> list[tables.Table]:
             judges = ("viideo", "niqe", "brisque") if is_video else ("niqe", "brisque")
             if measured.issuperset(judges):
                 made += [
-                    tables.no_reference(chosen.where(setting=setting), judges) for setting in chosen.names("setting")
+                    tables.no_reference(chosen.where(setting=setting), judges, speeds if is_video else None)
+                    for setting in chosen.names("setting")
                 ]
             if needs_rates:
                 made += tables.delta_rates(chosen, [name for name in names if name not in ("flicker", "deep")])
@@ -71,7 +73,7 @@ def make_plots(records: Records) -> list[report.Plot]:
     return plots
 
 
-def _measure(models: list[str], filters: list[str]) -> tuple[list[Any], list[Shown]]:
+def _measure(models: list[str], filters: list[str]) -> tuple[list[Any], list[Shown], dict[str, float]]:
     restorers = {Path(model).stem if Path(model).exists() else model: engines.load(model) for model in models}
     if len(restorers) < len(models):
         raise ValueError(f"Expected models of different names. Received: {models}")
@@ -90,7 +92,8 @@ def _measure(models: list[str], filters: list[str]) -> tuple[list[Any], list[Sho
         records += measure_stills(folder, "grey", qualities, restorers, filters)[0]
     for folder in FLAGS.videos:
         records += measure_videos(folder, FLAGS.frames, restorers, filters)
-    return records, shown
+    speeds = speeds_720p(FLAGS.videos[0], FLAGS.frames, restorers) if FLAGS.videos else {}
+    return records, shown, speeds
 
 
 def _digests(models: list[str]) -> dict[str, str]:
@@ -128,15 +131,16 @@ def main(argv: list[str]) -> None:
     has_rates = _has_rates()
     filters = _without_missing(list(baselines.FILTERS) if FLAGS.filters == ["all"] else FLAGS.filters)
     try:
-        records, shown = _measure(FLAGS.model, filters)
+        records, shown, speeds = _measure(FLAGS.model, filters)
         digests = _digests(FLAGS.model)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
-    made = make_tables(Records(records), has_rates)
+    made = make_tables(Records(records), has_rates, speeds)
     print(*(line for table in made for line in tables.markdown(table)), sep="\n")
     if FLAGS.json:
         figures = {
             "sha256": digests,
+            "fps at 720p": speeds,
             "tables": [dataclasses.asdict(table) for table in made],
             "records": [dataclasses.asdict(record) for record in records],
         }

@@ -127,13 +127,12 @@ def _triple(values: Sequence[float]) -> str:
 def no_reference(records: Records, metrics: Sequence[str], speeds: dict[str, float] | None = None) -> Table:
     """What needs no original, of records of one set and setting; above it the paper's rows, of its own pictures."""
     (data,), (setting,) = records.names("data"), records.names("setting")
-    is_video = records.names("protocol") == ["video"]
-    heads = [METRICS[metric][0] for metric in metrics] + (["fps, 720p"] if is_video else [])
+    heads = [METRICS[metric][0] for metric in metrics] + (["fps, 720p"] if speeds else [])
     rows = []
     if setting == "x264 CRF 34":
         for name, (*values, fps) in published.NO_REFERENCE_VIDEO.items():
             cells = [_number(value, METRICS[metric][1]) for metric, value in zip(metrics, values, strict=True)]
-            rows.append([f"{name} (the paper, its clips)", *cells, _number(fps, 0)])
+            rows.append([f"{name} (the paper, its clips)", *cells, *([_number(fps, 0)] if speeds else [])])
     elif setting == "JPEG 10":
         for name, pair in published.NO_REFERENCE_JPEG_10.items():
             cells = [_number(value, METRICS[metric][1]) for metric, value in zip(metrics, pair, strict=True)]
@@ -141,7 +140,7 @@ def no_reference(records: Records, metrics: Sequence[str], speeds: dict[str, flo
     for method in [COMPRESSED, *_restored(records), ORIGINAL]:
         cells = [_mean(records.where(method=method), metric, METRICS[metric][1]) for metric in metrics]
         if any(cells):
-            rows.append([method, *cells, *([_number((speeds or {}).get(method), 1)] if is_video else [])])
+            rows.append([method, *cells, *([_number(speeds.get(method), 1)] if speeds else [])])
     return Table(f"Without the original: {data}, {_count(records)}, {setting}", "Down is better.", ["", *heads], rows)
 
 

@@ -24,7 +24,7 @@ from training import baselines
 from training.evaluation.records import COMPRESSED, ORIGINAL, Record, keep_best_strength
 from training.evaluation.stills import judged
 
-__all__ = ["VIDEO_SETTINGS", "clip_files", "encode", "luma_planes", "measure_videos"]
+__all__ = ["VIDEO_SETTINGS", "clip_files", "encode", "luma_planes", "measure_videos", "speeds_720p"]
 
 # Label -> the encoder and its options.
 VIDEO_SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
@@ -96,13 +96,32 @@ def measure_videos(
     return records
 
 
-def encode(clip: Path, target: Path, codec: str, options: dict[str, str], count: int) -> None:
-    """Encodes the first `count` frames of a clip, in its own pixel format."""
+def speeds_720p(folder: str, count: int, restorers: Mapping[str, engines.Restorer]) -> dict[str, float]:
+    """Returns frames a second of whole runs on the first clip at 1280x720, decoding and encoding included.
+
+    The paper's are of its network alone, on a GPU.
+    """
+    predictor = engines.load_predictor()
+    speeds = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        compressed = Path(scratch) / "compressed.mp4"
+        encode(clip_files(folder)[0], compressed, "libx264", {"crf": "34"}, count, size=(1280, 720))
+        for name, restorer in restorers.items():
+            restored = Path(scratch) / "restored.mp4"
+            report = restore.restore_video(restorer, compressed, restored, predictor=predictor, overwrite=True)
+            speeds[name] = report.fps
+    return speeds
+
+
+def encode(
+    clip: Path, target: Path, codec: str, options: dict[str, str], count: int, size: tuple[int, int] | None = None
+) -> None:
+    """Encodes the first `count` frames of a clip, in its own pixel format and, unless one is given, size."""
     rate = video.probe(clip).frame_rate or Fraction(25)
     with av.open(str(target), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options)
         for index, frame in zip(range(count), video.read_frames(clip, quantisers=False), strict=False):
-            picture = frame.image
+            picture = frame.image if size is None else frame.image.reformat(*size)
             if not index:
                 stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, picture.format.name
             # Its time and its picture type would be taken as orders.
