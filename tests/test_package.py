@@ -36,6 +36,7 @@ LAYERS = {
     "files": 2,
     "gan": 2,
     "predictor_trainer": 2,
+    "bench": 3,
     "compare": 3,
     "data": 3,
     "demo": 3,

@@ -224,7 +224,8 @@ def opencv_darknet(cfg: str | Path, weights: str | Path, *, least_score: float =
         cfg: the network's configuration.
         weights: its weights.
         least_score: below it nothing is returned. OpenCV takes 0.2 by default, which cuts the curve of precision over
-            recall short: Yolo-Fastest loses a seventh of its mAP50 on clean pictures, a fifth on strong JPEGs.
+            recall short: on 64 pictures of COCO it makes of Yolo-Fastest's mAP50 0.37 for 0.43, and 0.24 for 0.29 of
+            their JPEGs at quality 10.
 
     Raises:
         ValueError: OpenCV is not installed or cannot read the files.
@@ -484,8 +485,8 @@ def bootstrap_weights(pictures: int, resamples: int, seed: int = 0) -> Integers:
 def interval(values: Floats, share: float = 0.95) -> tuple[float, float]:
     """Returns the percentile interval that holds a share of the resampled values `(n,)`, leaving out NaN.
 
-    Of a difference between two methods. That of one mAP lies too high: a class on one picture is in a resample whole or
-    not at all, and where it is found twice it counts no more than once.
+    Meant for differences between two methods. A resample's mAP tends to lie above that of all pictures: on 64 of COCO
+    its median by a twentieth, that of a difference by 0.01 at most away from zero.
     """
     low, high = np.nanquantile(values, ((1 - share) / 2, (1 + share) / 2))
     return float(low), float(high)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 from keras_deartifact import __version__, console
-from keras_deartifact.cli import compare, demo, models, probe, restore
+from keras_deartifact.cli import bench, compare, demo, models, probe, restore
 from keras_deartifact.cli.common import EXIT_CODES, FAILED, INTERRUPTED, Parser, at_least_one
 
 __all__ = ["main"]
@@ -77,4 +77,5 @@ def _parser() -> argparse.ArgumentParser:
     compare.add(commands.add_parser, [common])
     demo.add(commands.add_parser, [common, model])
     models.add(commands.add_parser, [common])
+    bench.add(commands.add_parser, [common])
     return parser

@@ -1,0 +1,218 @@
+"""`deartifact bench`."""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deartifact import console
+from keras_deartifact.cli.common import DONE, Parser, at_least_one
+
+if TYPE_CHECKING:
+    from keras_deartifact.bench import NetworkRow, SizeReport, Skipped, Spread
+
+# What the libraries that numpy may be built on read when they are loaded.
+_BLAS_THREADS = (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
+    """Adds the sub-command."""
+    parser = add_parser(
+        "bench",
+        parents=parents,
+        help="measure how fast this machine restores",
+        description="Measures frames a second at 720p and 1080p: each model by itself, beside the machine's peak (a "
+        "product of large float32 matrices in the same process, in turns with the rest); the quality predictor; "
+        "decoding, conversion and encoding; and whole runs of 'restore', each in a process of its own, whose peak "
+        "memory is told. Ratios are to the first model. Takes some minutes; nothing else should run meanwhile.",
+        epilog="Each number is the median over the rounds, with the lowest and the highest in brackets; '-': not known "
+        "here. Exit code: 0 done; 2 an error; 130 interrupted.",
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME|FILE",
+        help="a model that ships (see 'deartifact models'), a .tflite, .onnx or .keras file, or a SavedModel's folder; "
+        "may be given several times (default: all that ship)",
+    )
+    parser.add_argument(
+        "--size",
+        action="append",
+        type=_size,
+        metavar="WxH",
+        help="of the frames, in pixels; may be given several times (default: 1280x720 and 1920x1080)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_seconds,
+        metavar="S",
+        help="about how long each thing is measured at each size, whole runs apart; at least 7 times (default: 3)",
+    )
+    parser.add_argument(
+        "--threads", type=at_least_one, metavar="N", help="threads of the engines (default: one a processor)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one round of tiny frames, to see that it works; its numbers mean nothing"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write all values as JSON; '-' prints that and no table")
+    parser.add_argument("--overwrite", action="store_true", help="replace the JSON file if it exists")
+    parser.set_defaults(run=_bench)
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    width, height = map(int, found.groups()) if found else (0, 0)
+    if min(width, height) < 16 or width % 2 or height % 2:
+        raise argparse.ArgumentTypeError(
+            f"expected WIDTHxHEIGHT, both even and at least 16, such as 1280x720. Received: {text}"
+        )
+    return width, height
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a positive number of seconds. Received: {text}")
+    return seconds
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    matrix_limited = _limit_matrix_product(arguments.threads or os.cpu_count() or 1)
+    from keras_deartifact import bench, demo, files, restore
+
+    target = None if arguments.json in (None, "-") else Path(arguments.json)
+    if target is not None:
+        # Before the work, not after it.
+        files.check_target(demo.CLIP, target, arguments.overwrite)
+    settings = bench.QUICK if arguments.quick else bench.Settings()
+    settings = replace(
+        settings,
+        sizes=tuple(dict.fromkeys(arguments.size or settings.sizes)),
+        seconds=arguments.seconds or settings.seconds,
+    )
+    with _silenced():
+        subjects, skipped = bench.load(arguments.model, arguments.threads)
+    with console.progress(bench.turns(len(subjects), settings), "bench", " turns") as step_to:
+        turns = iter(range(1, bench.turns(len(subjects), settings) + 1))
+        reports = bench.measure(
+            subjects,
+            demo.CLIP,
+            restore_frames=restore.restore_frames,
+            restore_video=restore.restore_video,
+            settings=settings,
+            threads=arguments.threads,
+            step=lambda: step_to(next(turns)),
+        )
+    machine = bench.machine(arguments.threads)
+    notes = bench.uncontrolled(subjects, arguments.threads, matrix_limited)
+    values = {
+        "machine": machine,
+        "settings": asdict(settings),
+        "skipped": [asdict(each) for each in skipped],
+        "notes": notes,
+        "sizes": [asdict(report) for report in reports],
+    }
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    if arguments.json == "-":
+        print(text)
+        return DONE
+    if target is not None:
+        with files.replacing(demo.CLIP, target, arguments.overwrite) as temporary:
+            temporary.write_text(text + "\n", "utf-8")
+    for line in _lines(machine, reports, skipped, notes, settings.matrix_side):
+        print(line)
+    return DONE
+
+
+def _limit_matrix_product(threads: int) -> bool:
+    """Tells numpy's BLAS how many threads to use, as long as it is not loaded; returns whether that was in time."""
+    if "numpy" in sys.modules:
+        return False
+    os.environ.update(dict.fromkeys(_BLAS_THREADS, str(threads)))
+    return True
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Keeps what the engines note on stderr, from C++, when they first run, off the terminal."""
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+# The table.
+
+
+def _lines(
+    machine: dict[str, Any],
+    reports: Sequence["SizeReport"],
+    skipped: Sequence["Skipped"],
+    notes: Sequence[str],
+    matrix_side: int,
+) -> Iterator[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    yield f"{machine['processor']}, {machine['processors']} processors; {machine['system']}"
+    yield f"{machine['threads']} threads an engine; Python {machine['python']}, {versions}"
+    for report in reports:
+        yield ""
+        yield (
+            f"{report.width}x{report.height}; peak, by a product of {matrix_side}x{matrix_side} float32 matrices: "
+            f"{_number(report.peak_gmac_per_second)} GMAC/s"
+        )
+        yield from ("", *_network_lines(report.networks))
+        table = [["stage", "fps", "ratio"]]
+        table += [[stage.name, _number(stage.fps), _number(stage.ratio, 2)] for stage in report.stages]
+        yield from ("", *_aligned(table, 1))
+        table = [["whole run", "engine", "fps", "ratio", "network busy, %", "peak memory, MB"]]
+        for run in report.runs:
+            memory = "-" if run.peak_bytes is None else f"{run.peak_bytes / 1e6:.0f}"
+            busy = _number(run.inference_busy, 0, 100)
+            table.append([run.name, run.engine, _number(run.fps), _number(run.ratio, 2), busy, memory])
+        yield from ("", *_aligned(table, 2))
+    yield ""
+    for each in skipped:
+        yield f"skipped: {each.engine if each.model is None else f'{each.model} ({each.engine})'}: {each.reason}"
+    yield from (f"note: {note}" for note in notes)
+
+
+def _network_lines(rows: Sequence["NetworkRow"]) -> Iterator[str]:
+    table = [["network", "engine", "fps", "ratio", "GMAC", "GMAC/s", "of peak, %"]]
+    for row in rows:
+        work = "-" if row.gmac is None else f"{row.gmac:.3g}"
+        speeds = [_number(row.gmac_per_second), _number(row.share_of_peak, 0, 100)]
+        table.append([row.name, row.engine, _number(row.fps), _number(row.ratio, 2), work, *speeds])
+    return _aligned(table, 2)
+
+
+def _number(spread: "Spread | None", decimals: int = 1, scale: float = 1.0) -> str:
+    if spread is None:
+        return "-"
+    median, low, high = (f"{scale * value:.{decimals}f}" for value in (spread.median, spread.low, spread.high))
+    return f"{median} ({low}..{high})"
+
+
+def _aligned(table: Sequence[Sequence[str]], left: int) -> Iterator[str]:
+    """Lines with all columns as wide as their widest cell, the first `left` of them to the left."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = [
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
