@@ -42,6 +42,7 @@ LAYERS = {
     "demo": 3,
     "description": 3,
     "restore": 3,
+    "study": 3,
     "cli": 4,
 }
 # These need the extra [train]; everything else has to work in the base install.

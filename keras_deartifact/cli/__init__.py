@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 from keras_deartifact import __version__, console
-from keras_deartifact.cli import bench, compare, demo, models, probe, restore
+from keras_deartifact.cli import bench, compare, demo, models, probe, restore, study
 from keras_deartifact.cli.common import EXIT_CODES, FAILED, INTERRUPTED, Parser, at_least_one
 
 __all__ = ["main"]
@@ -78,4 +78,5 @@ def _parser() -> argparse.ArgumentParser:
     demo.add(commands.add_parser, [common, model])
     models.add(commands.add_parser, [common])
     bench.add(commands.add_parser, [common])
+    study.add(commands.add_parser, [common])
     return parser
