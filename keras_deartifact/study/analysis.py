@@ -276,11 +276,13 @@ def box_plot(analysis: Analysis, target: plan.StrPath) -> None:
 
     Args:
         analysis: of the ratings.
-        target: the file to write; its extension gives the format, for example `.png`, `.svg` or `.pdf`.
+        target: the file to write; its extension gives the format: `.png`, `.svg` or `.pdf`.
 
     Raises:
-        ValueError: matplotlib is not installed, or does not know the format.
+        ValueError: matplotlib is not installed, or the format is none of these.
     """
+    if Path(target).suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"expected the name of a plot, ending in .png, .svg or .pdf. Received: {target}")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -308,12 +310,14 @@ def box_plot(analysis: Analysis, target: plan.StrPath) -> None:
         axes.annotate(
             f"{found.mean:.2f}",
             (place, found.mean or 0),
-            (20, 0),
+            (26, 0),
             textcoords="offset points",
             color="#c0392b",
             va="center",
         )
     axes.set_xticks(list(places), [f"{name}\nN = {len(scores)}" for name, scores in rated.items()])
+    if max(map(len, rated), default=0) > 12:
+        axes.tick_params("x", rotation=20)
     axes.set_yticks(range(1, 6), [f"{score} {label}" for score, label in enumerate(plan.LABELS, 1)])
     axes.set_ylim(0.7, 5.3)
     axes.set_xlim(0.4, len(rated) + 0.75)
