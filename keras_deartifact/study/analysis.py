@@ -155,9 +155,10 @@ def opinion(scores: Sequence[int]) -> Opinion:
         S = sqrt(sum of (mean - u)^2 / (N - 1))
         interval = t * S / sqrt(N)
 
-    with `t` the 97.5 % quantile of Student's distribution with `N - 1` degrees of freedom, as in ITU-T P.1401; BT.500
-    has its limit for many ratings, 1.96. `N` counts the ratings of all raters and items, which are taken to be
-    independent: the interval says nothing of how other contents or a stricter crowd would shift the mean.
+    with `t` the 97.5 % quantile of Student's distribution with `N - 1` degrees of freedom, which is more for few
+    ratings than the 1.96 of BT.500, its limit for many. `N` counts the ratings of all raters and items, which
+    are taken to be independent: the interval says nothing of how other contents or a stricter crowd would shift the
+    mean.
 
     Args:
         scores: the ratings.
