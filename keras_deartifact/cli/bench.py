@@ -1,8 +1,6 @@
 """`deartifact bench`."""
 
 import argparse
-import contextlib
-import json
 import os
 import re
 import sys
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deartifact import console
-from keras_deartifact.cli.common import DONE, Parser, at_least_one
+from keras_deartifact.cli.common import DONE, Parser, aligned, as_json, at_least_one, silenced
 
 if TYPE_CHECKING:
     from keras_deartifact.bench import NetworkRow, SizeReport, Skipped, Spread
@@ -101,7 +99,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         sizes=tuple(dict.fromkeys(arguments.size or settings.sizes)),
         seconds=arguments.seconds or settings.seconds,
     )
-    with _silenced():
+    with silenced():
         subjects, skipped = bench.load(arguments.model, arguments.threads)
     with console.progress(bench.turns(len(subjects), settings), "bench", " turns") as step_to:
         turns = iter(range(1, bench.turns(len(subjects), settings) + 1))
@@ -123,7 +121,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         "notes": notes,
         "sizes": [asdict(report) for report in reports],
     }
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    text = as_json(values)
     if arguments.json == "-":
         print(text)
         return DONE
@@ -141,19 +139,6 @@ def _limit_matrix_product(threads: int) -> bool:
         return False
     os.environ.update(dict.fromkeys(_BLAS_THREADS, str(threads)))
     return True
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Keeps what the engines note on stderr, from C++, when they first run, off the terminal."""
-    saved = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 # The table.
@@ -178,13 +163,13 @@ def _lines(
         yield from ("", *_network_lines(report.networks))
         table = [["stage", "fps", "ratio"]]
         table += [[stage.name, _number(stage.fps), _number(stage.ratio, 2)] for stage in report.stages]
-        yield from ("", *_aligned(table, 1))
+        yield from ("", *aligned(table, 1))
         table = [["whole run", "engine", "fps", "ratio", "network busy, %", "peak memory, MB"]]
         for run in report.runs:
             memory = "-" if run.peak_bytes is None else f"{run.peak_bytes / 1e6:.0f}"
             busy = _number(run.inference_busy, 0, 100)
             table.append([run.name, run.engine, _number(run.fps), _number(run.ratio, 2), busy, memory])
-        yield from ("", *_aligned(table, 2))
+        yield from ("", *aligned(table, 2))
     yield ""
     for each in skipped:
         yield f"skipped: {each.engine if each.model is None else f'{each.model} ({each.engine})'}: {each.reason}"
@@ -197,7 +182,7 @@ def _network_lines(rows: Sequence["NetworkRow"]) -> Iterator[str]:
         work = "-" if row.gmac is None else f"{row.gmac:.3g}"
         speeds = [_number(row.gmac_per_second), _number(row.share_of_peak, 0, 100)]
         table.append([row.name, row.engine, _number(row.fps), _number(row.ratio, 2), work, *speeds])
-    return _aligned(table, 2)
+    return aligned(table, 2)
 
 
 def _number(spread: "Spread | None", decimals: int = 1, scale: float = 1.0) -> str:
@@ -205,14 +190,3 @@ def _number(spread: "Spread | None", decimals: int = 1, scale: float = 1.0) -> s
         return "-"
     median, low, high = (f"{scale * value:.{decimals}f}" for value in (spread.median, spread.low, spread.high))
     return f"{median} ({low}..{high})"
-
-
-def _aligned(table: Sequence[Sequence[str]], left: int) -> Iterator[str]:
-    """Lines with all columns as wide as their widest cell, the first `left` of them to the left."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        cells = [
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()

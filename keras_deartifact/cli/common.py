@@ -1,9 +1,12 @@
-"""What the sub-commands share: exit codes, types of arguments, the networks, a file's quality in words."""
+"""What the sub-commands share: exit codes, types of arguments, the networks, tables and JSON."""
 
 import argparse
+import contextlib
+import json
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     from keras_deartifact.engines import Predictor, Restorer
@@ -46,16 +49,9 @@ def load_networks(arguments: argparse.Namespace) -> tuple["Restorer", "Predictor
 
     restorer = engines.load(arguments.model or engines.DEFAULT_MODEL, arguments.engine, arguments.threads)
     predictor = engines.load_predictor(threads=arguments.threads)
-    # LiteRT notes on stderr, from C++, what it runs on, when it first runs.
     frames = np.zeros((1, 32, 32, 3), np.float32)
-    saved = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
+    with silenced():
         restorer(frames, predictor(frames))
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
     return restorer, predictor
 
 
@@ -67,3 +63,32 @@ def frame_count(source: Path) -> int | None:
     if info.frame_count is not None or info.duration is None or info.frame_rate is None:
         return info.frame_count
     return round(info.duration * info.frame_rate)
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Keeps what the engines note on stderr, from C++, when they first run, off the terminal."""
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def as_json(values: Any) -> str:
+    """Returns values as text that any reader of JSON takes: without NaN and infinity."""
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def aligned(table: Sequence[Sequence[str]], left: int) -> Iterator[str]:
+    """Yields lines with all columns as wide as their widest cell, the first `left` of them to the left."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = [
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()

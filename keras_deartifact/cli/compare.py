@@ -2,14 +2,13 @@
 
 import argparse
 import csv
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deartifact import console
-from keras_deartifact.cli.common import BROKEN, DONE, FAILED, Parser, at_least_one, frame_count
+from keras_deartifact.cli.common import BROKEN, DONE, FAILED, Parser, aligned, as_json, at_least_one, frame_count
 
 if TYPE_CHECKING:
     from keras_deartifact.compare import Comparison, FolderComparison
@@ -85,10 +84,10 @@ def _compare(arguments: argparse.Namespace) -> int:
     if arguments.csv is not None:
         _write(given, arguments.csv, arguments.overwrite, _csv_rows(rows))
     if arguments.json == "-":
-        print(_json(values))
+        print(as_json(values))
     else:
         if arguments.json is not None:
-            _write(given, Path(arguments.json), arguments.overwrite, _json(values))
+            _write(given, Path(arguments.json), arguments.overwrite, as_json(values))
         for line in lines:
             print(line)
     broken = [trouble for row in rows for trouble in row.broken]
@@ -134,10 +133,6 @@ def _write(given: Sequence[Path], target: Path, overwrite: bool, content: str | 
 
 
 # Values.
-
-
-def _json(values: dict[str, Any]) -> str:
-    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _file_values(row: "Comparison") -> dict[str, Any]:
@@ -229,7 +224,7 @@ def _file_lines(row: "Comparison") -> Iterator[str]:
         cells = [_cell(row.values[role], name) for role in row.files]
         gain = [_cell(gains, name, signed=True)] if "compressed" in row.files else []
         table.append([_label(name), metric.better or "", *cells, *gain])
-    yield from _aligned(table, 2)
+    yield from aligned(table, 2)
     yield from _notes(row.notes)
 
 
@@ -260,7 +255,7 @@ def _folder_lines(found: "FolderComparison") -> Iterator[str]:
         table.append(cells + [""] * (len(head) - len(cells)))
     if count:
         yield from ("", f"mean of {count} file{'' if count == 1 else 's'}")
-        yield from _aligned(table, 2)
+        yield from aligned(table, 2)
     notes = [
         f"{role}: {len(paths)} without a partner: {', '.join(paths)}"
         for role, paths in found.unmatched.items()
@@ -285,18 +280,7 @@ def _by_file(
     ]
     for row, each in zip(found.rows, values, strict=True):
         table.append([_shortened(row.name), *(_cell(each, name, signed) for name in names)])
-    return _aligned(table, 1)
-
-
-def _aligned(table: Sequence[Sequence[str]], left: int) -> Iterator[str]:
-    """Lines with all columns as wide as their widest cell, the first `left` of them to the left."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        cells = [
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
+    return aligned(table, 1)
 
 
 def _notes(notes: Sequence[str]) -> Iterator[str]:

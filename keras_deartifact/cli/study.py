@@ -2,14 +2,13 @@
 
 import argparse
 import dataclasses
-import json
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_deartifact import console
-from keras_deartifact.cli.common import DONE, Parser, within
+from keras_deartifact.cli.common import DONE, Parser, as_json, within
 
 if TYPE_CHECKING:
     from keras_deartifact.study import Analysis, Opinion
@@ -203,7 +202,7 @@ def _analyse(arguments: argparse.Namespace) -> int:
     for target in targets:
         files.check_target(source, target, arguments.overwrite)
     found = study.analyse(arguments.study)
-    text = json.dumps(dataclasses.asdict(found), indent=2, ensure_ascii=False, allow_nan=False)
+    text = as_json(dataclasses.asdict(found))
     if arguments.plot is not None:
         with files.replacing(source, arguments.plot, arguments.overwrite) as temporary:
             study.box_plot(found, temporary)

@@ -1,5 +1,6 @@
 """What was measured: one record for each picture or clip, setting and method. Tables and curves are made of these."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -107,10 +108,8 @@ def keep_best_strength(records: Sequence[Record], strengths: dict[str, str], met
         (*place[:2], max(means, key=lambda strength: np.mean(means[strength]))): place[2]
         for place, means in totals.items()
     }
-    kept = []
-    for record in records:
-        name = best.get((record.data, record.setting, record.method), record.method)
-        if name not in strengths:
-            values = {**record.values}
-            kept.append(Record(record.data, record.protocol, record.setting, record.item, name, values))
-    return kept
+    named = [
+        dataclasses.replace(record, method=best.get((record.data, record.setting, record.method), record.method))
+        for record in records
+    ]
+    return [record for record in named if record.method not in strengths]
