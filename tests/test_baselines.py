@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from keras_deartifact import metrics
-from training import baselines, evaluate
+from training import baselines
+from training.evaluation.inputs import usable_filters
 
 
 @pytest.mark.parametrize("name", [name for name in baselines.FILTERS if name not in baselines.VIDEOS_ONLY])
@@ -26,7 +27,7 @@ def test_every_filter_runs_on_a_jpeg(name, photo, tmp_path):
 def test_what_is_missing_is_named_and_left_out(monkeypatch, capsys):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(baselines, "ffmpeg", lambda: None)
-    assert evaluate._without_missing(["spp", "jpegqs"]) == []
+    assert usable_filters(["spp", "jpegqs"]) == []
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "left out spp: it needs imageio-ffmpeg (pip install imageio-ffmpeg)",

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_deartifact import engines
-from training import evaluate
+from training.evaluation.inputs import load_restorers
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -100,9 +100,9 @@ def test_report_in_a_browser(measured, tmp_path, browser):
     assert errors == []
 
 
-def test_names_of_models_must_differ(tmp_path):
+def test_names_of_models_must_differ():
     with pytest.raises(ValueError, match="Expected models of different names"):
-        evaluate._measure([engines.DEFAULT_MODEL] * 2, [])
+        load_restorers([engines.DEFAULT_MODEL] * 2)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,7 @@ def test_names_of_models_must_differ(tmp_path):
     [
         ((), "error: give --stills, --grey, --videos or several of them."),
         (("--stills={empty}",), "error: Expected pictures"),
+        (("--stills={empty}", "--filters=blur"), "error: Expected filters of"),
         (("--stills={empty}", "--model=missing.tflite"), "error: There is no model file missing.tflite."),
     ],
 )

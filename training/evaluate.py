@@ -22,6 +22,7 @@ from absl import app, flags
 from keras_deartifact import engines
 from training import baselines
 from training.evaluation import report, tables
+from training.evaluation.inputs import load_restorers, model_files, usable_filters
 from training.evaluation.records import Records
 from training.evaluation.stills import Shown, measure_stills
 from training.evaluation.videos import measure_videos, speeds_720p
@@ -74,9 +75,7 @@ def make_plots(records: Records) -> list[report.Plot]:
 
 
 def _measure(models: list[str], filters: list[str]) -> tuple[list[Any], list[Shown], dict[str, float]]:
-    restorers = {Path(model).stem if Path(model).exists() else model: engines.load(model) for model in models}
-    if len(restorers) < len(models):
-        raise ValueError(f"Expected models of different names. Received: {models}")
+    restorers = load_restorers(models)
     qualities = [int(quality) for quality in FLAGS.qualities]
     more: dict[str, Any] = {}
     if FLAGS.deep_features:
@@ -98,19 +97,7 @@ def _measure(models: list[str], filters: list[str]) -> tuple[list[Any], list[Sho
 
 def _digests(models: list[str]) -> dict[str, str]:
     """The hash of every model that is one file."""
-    files = {name: Path(name) if Path(name).exists() else engines.pretrained_path(name) for name in models}
-    return {name: engines.digest(file) for name, file in files.items() if file.is_file()}
-
-
-def _without_missing(filters: list[str]) -> list[str]:
-    kept = []
-    for name in filters:
-        lacking = baselines.missing(name)
-        if lacking:
-            print(f"left out {name}: it needs {lacking}", file=sys.stderr)
-        else:
-            kept.append(name)
-    return kept
+    return {name: engines.digest(file) for name, file in model_files(models).items() if file.is_file()}
 
 
 def _has_rates() -> bool:
@@ -129,8 +116,8 @@ def main(argv: list[str]) -> None:
     if not (FLAGS.stills or FLAGS.grey or FLAGS.videos):
         raise SystemExit("error: give --stills, --grey, --videos or several of them.")
     has_rates = _has_rates()
-    filters = _without_missing(list(baselines.FILTERS) if FLAGS.filters == ["all"] else FLAGS.filters)
     try:
+        filters = usable_filters(list(baselines.FILTERS) if FLAGS.filters == ["all"] else FLAGS.filters)
         records, shown, speeds = _measure(FLAGS.model, filters)
         digests = _digests(FLAGS.model)
     except ValueError as error:

@@ -13,7 +13,6 @@ both. A filter gets the strength with the highest mAP50 at each quality, which f
 
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from PIL import Image
 from keras_deartifact import engines, restore, stills
 from training import baselines, detection
 from training.evaluation import tables
+from training.evaluation.inputs import load_restorers, model_files, usable_filters
 from training.evaluation.records import COMPRESSED, ORIGINAL
 
 FLAGS = flags.FLAGS
@@ -152,26 +152,18 @@ def _evaluate() -> dict[str, Any]:
     files = detection.detector_files(FLAGS.detector)
     names = detection.read_names(FLAGS.names or _names_file(files))
     pictures = detection.read_pictures(FLAGS.pictures, names)
-    restorers = {Path(model).stem if Path(model).exists() else model: engines.load(model) for model in FLAGS.model}
-    if len(restorers) < len(FLAGS.model):
-        raise ValueError(f"Expected models of different names. Received: {FLAGS.model}")
-    filters = [name for name in FLAGS.filters if name]
-    if not set(filters) <= set(baselines.FILTERS):
-        raise ValueError(f"Expected filters of {list(baselines.FILTERS)}. Received: {filters}")
-    for name in [name for name in filters if baselines.missing(name)]:
-        print(f"left out {name}: it needs {baselines.missing(name)}", file=sys.stderr)
-        filters.remove(name)
+    restorers = load_restorers(FLAGS.model)
+    filters = usable_filters(FLAGS.filters)
     qualities = [int(quality) for quality in FLAGS.qualities]
     if not all(1 <= quality <= 100 for quality in qualities):
         raise ValueError(f"Expected qualities from 1 to 100. Received: {qualities}")
     detector = detection.load_detector(FLAGS.detector, least_score=FLAGS.least_score)
     rows = measure(pictures, names, detector, qualities, restorers, filters, FLAGS.resamples)
-    models = [Path(model) if Path(model).exists() else engines.pretrained_path(model) for model in FLAGS.model]
     return {
         "pictures": len(pictures),
         "pictures without labels": sum(not picture.labelled for picture in pictures),
         "objects": sum(len(picture.classes) for picture in pictures),
-        "sha256": _digests([*files, *models]),
+        "sha256": _digests([*files, *model_files(FLAGS.model).values()]),
         "least score": FLAGS.least_score,
         "resamples": FLAGS.resamples,
         "rows": rows,
