@@ -4,8 +4,9 @@ The branches are folded, the variables frozen, and the result is run beside the 
 before it gets its name: a conversion can lose the weights without an error.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,21 +14,62 @@ import tensorflow as tf
 from absl import app, flags
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from keras_deartifact import codecs, engines, image, models
+from export import quantisation
+from keras_deartifact import codecs, engines, image, models, quantiser
 
 FLAGS = flags.FLAGS
+
+PRECISIONS = ("float32", "float16", "dynamic_int8", "int8")
 
 _SIZES = ((1, 16, 16), (2, 48, 80), (1, 256, 176))
 
 
-def convert(network: keras.Model) -> bytes:
-    """Returns a LiteRT model of a built generator or quality predictor, float32, for any size and batch.
+def convert(
+    network: keras.Model,
+    precision: str = "float32",
+    tile: tuple[int, int] | None = None,
+    examples: Iterable[quantisation.Example] = (),
+) -> bytes:
+    """Returns a LiteRT model of a built generator or quality predictor.
 
     Its inputs are `images` and, for a generator, `quantiser_map`, as the network takes them.
+
+    Args:
+        network: its branches are folded first, where it has any.
+        precision: one of `PRECISIONS`. float16 halves the weights and computes in float32 where the processor does.
+            dynamic_int8 has 8-bit weights where they hold, and float32 between layers. int8 computes in integers
+            there; images and result are uint8, a level 1/255, the map float32. See `quantisation.py`.
+        tile: height and width, multiples of 16, of the one size that the model takes, one image at a time; None for
+            any size and batch.
+        examples: for int8, what the ranges are taken from; of the tile's size, if there is one.
+
+    Raises:
+        ValueError: an unknown precision, or no examples for int8.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"Expected a precision of {PRECISIONS}. Received: precision={precision!r}")
     network = network.fold() if hasattr(network, "fold") else network
-    images = tf.TensorSpec((None, None, None, network.channels), tf.float32, "images")
-    quantiser_map = tf.TensorSpec((None, None, None, 1), tf.float32, "quantiser_map")
+    for number, layer in enumerate(getattr(network, "integer_layers", ())):
+        # To be found by in the graph.
+        layer.name = f"integer_{number}"
+    concrete = _frozen(network, tile)
+    if precision == "int8":
+        return quantisation.quantise(concrete, network.integer_layers, examples)
+    if precision == "dynamic_int8":
+        return quantisation.quantise_weights(concrete, network.integer_layers)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
+    if precision == "float16":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+    return converter.convert()
+
+
+def _frozen(network: keras.Model, tile: tuple[int, int] | None) -> Any:
+    """Returns the network as a function with its weights in it."""
+    size = (None, None, None) if tile is None else (1, *tile)
+    map_size = (None, None, None) if tile is None else (1, *(side // quantiser.BLOCK for side in tile))
+    images = tf.TensorSpec((*size, network.channels), tf.float32, "images")
+    quantiser_map = tf.TensorSpec((*map_size, 1), tf.float32, "quantiser_map")
 
     @tf.function
     def restore(images: tf.Tensor, quantiser_map: tf.Tensor) -> tf.Tensor:
@@ -42,8 +84,7 @@ def convert(network: keras.Model) -> bytes:
     else:
         concrete = restore.get_concrete_function(images, quantiser_map)
     # Not frozen, the file has no weights where the model is a Keras one, and misses the fast kernels.
-    frozen = convert_variables_to_constants_v2(concrete)
-    return tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
+    return convert_variables_to_constants_v2(concrete)
 
 
 def parity(generator: keras.Model, file: Path) -> float:

@@ -64,6 +64,11 @@ class ARCNN(keras.Model):
             channels = layer.filters
         self.built = True
 
+    @property
+    def integer_layers(self) -> list[keras.layers.Layer]:
+        """The layers that do with 8-bit integers: all but the first and the last; see `ShuffleGenerator`."""
+        return [self.enhancement, self.mapping]
+
     def call(self, inputs: Any) -> Any:
         images, quantiser_map = inputs
         features = with_quantiser_map(images, quantiser_map) if self.conditioned else images

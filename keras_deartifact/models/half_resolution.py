@@ -55,6 +55,8 @@ class HalfResolutionGenerator(keras.Model):
     size_multiple = 16
     body: Callable[[Any], Any]
     """Each subclass's own: takes and returns features `(batch, height / 2, width / 2, filters)`."""
+    body_layers: list[keras.layers.Layer]
+    """The body's convolutions."""
 
     def __init__(self, filters: int, channels: int, conditioned: bool, residual: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -85,6 +87,11 @@ class HalfResolutionGenerator(keras.Model):
         for layer in (self.down, self.up, self.tail):
             layer.build((None, None, None, self.filters))
         self.built = True
+
+    @property
+    def integer_layers(self) -> list[keras.layers.Layer]:
+        """The layers that do with 8-bit integers: all but the first and the last; see `ShuffleGenerator`."""
+        return [self.down, *self.body_layers, self.up]
 
     def call(self, inputs: Any) -> Any:
         images, quantiser_map = inputs

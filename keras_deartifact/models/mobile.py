@@ -70,6 +70,11 @@ class MobileGenerator(HalfResolutionGenerator):
         for layer in self.depthwise + self.project:
             layer.build((None, None, None, self.expansion * self.filters))
 
+    @property
+    def body_layers(self) -> list[keras.layers.Layer]:
+        """See `HalfResolutionGenerator`."""
+        return [*self.expand, *self.depthwise, *self.project]
+
     def body(self, features: Any) -> Any:
         for expand, depthwise, project in zip(self.expand, self.depthwise, self.project, strict=True):
             expanded = ops.relu6(depthwise(ops.relu6(expand(features))))

@@ -53,6 +53,11 @@ class ResidualGenerator(HalfResolutionGenerator):
         for layer in self.first + self.second:
             layer.build((None, None, None, self.filters))
 
+    @property
+    def body_layers(self) -> list[keras.layers.Layer]:
+        """See `HalfResolutionGenerator`."""
+        return [*self.first, *self.second]
+
     def body(self, features: Any) -> Any:
         for first, second in zip(self.first, self.second, strict=True):
             features = features + second(ops.leaky_relu(first(features), NEGATIVE_SLOPE))

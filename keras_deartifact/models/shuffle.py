@@ -214,6 +214,15 @@ class ShuffleGenerator(keras.Model):
             layer.build((None, None, None, channels))
         self.built = True
 
+    @property
+    def integer_layers(self) -> list[keras.layers.Layer]:
+        """The layers that do with 8-bit integers: those of features, whose range is the same at every quality.
+
+        Coefficients are not among them: they span a thousand of the finest steps, and a quarter of one counts.
+        """
+        between = [self.down, *self.coarse, self.up] if self.coarse_depth else []
+        return [*self.before, *between, *self.after]
+
     def call(self, inputs: Any) -> Any:
         images, quantiser_map = inputs
         cells = ops.space_to_depth(images - 0.5, _CELL)
