@@ -1,4 +1,4 @@
-"""Restoring: frames, picture files and video files through a `Restorer`, whatever runs it (`engines.py`).
+"""Restoring: frames, picture files and video files through a `Restorer`, whatever runs it (`engines`).
 
 `restore_frames` pads and tiles. `restore_image` and `restore_video` make a restored copy of a file that keeps all but
 the pixels. The copy is written under a hidden temporary name beside its target and gets its name when it is complete:
@@ -111,11 +111,13 @@ def restore_frames(
         result = frames + strength * (restored - frames)
 
     Args:
-        restorer: see `engines.py`; it is given float32, whatever the dtype of `frames`.
+        restorer: see `engines`; it is given float32, whatever the dtype of `frames`. One that takes frames of one size
+            only, which its attribute `tile` says, is given tiles of that size, filled up with their last row and column
+            where a frame is smaller; of a side below `4 * margin` a quarter is margin.
         frames: float32 in `[0, 1]`, uint8 or uint16, `(n, height, width, 3)`, RGB.
         quantiser_maps: float32 `(n, ceil(height / 16), ceil(width / 16))`, log2 steps; None for the default.
         strength: 0 returns the frames, 1 what the network makes of them; finite and at least 0.
-        tile: side of a tile in pixels, margins included; a multiple of 16.
+        tile: side of a tile in pixels, margins included; a multiple of 16. A restorer's own `tile` goes before it.
         margin: of a tile, in pixels, at least the radius of the network's receptive field.
         whole_pixels: frames of up to so many pixels, padding included, are not cut.
 
@@ -139,14 +141,38 @@ def restore_frames(
         raise ValueError(f"expected quantiser maps of shape {shape}. Received: shape={quantiser_maps.shape}")
     padded = image.pad_to_multiple(frames, image.GRID)
     rows, columns = padded.shape[1:3]
-    if rows * columns <= whole_pixels:
+    fixed: tuple[int, int] | None = getattr(restorer, "tile", None)
+    if fixed is None and rows * columns <= whole_pixels:
         return image.crop(_restore_piece(restorer, padded, quantiser_maps, strength), height, width)
     result = np.empty_like(padded)
-    for each in image.tile_grid(rows, columns, tile, margin):
+    grid = image.tile_grid(rows, columns, tile, margin) if fixed is None else _fixed_grid(rows, columns, fixed, margin)
+    for each in grid:
         blocks = tuple(slice(side.start // image.GRID, side.stop // image.GRID) for side in each.source)
-        piece = _restore_piece(restorer, padded[:, *each.source], quantiser_maps[:, *blocks], strength)
+        source, maps = padded[:, *each.source], quantiser_maps[:, *blocks]
+        if fixed is not None:
+            source = _filled_up(source, fixed)
+            maps = _filled_up(maps, (fixed[0] // image.GRID, fixed[1] // image.GRID))
+        piece = _restore_piece(restorer, source, maps, strength)
         result[:, *each.destination] = piece[:, *each.inner]
     return image.crop(result, height, width)
+
+
+def _fixed_grid(rows: int, columns: int, size: tuple[int, int], margin: int) -> Iterator[image.Tile]:
+    """The tiles of a picture for a network that takes one size only; one row or column where the picture is smaller."""
+    margins = [min(margin, side // 4 // image.GRID * image.GRID) for side in size]
+    down = image.tile_grid(rows, 1, size[0], margins[0])
+    across = image.tile_grid(1, columns, size[1], margins[1])
+    for row in down:
+        for column in across:
+            yield image.Tile(*((vertical[0], horizontal[1]) for vertical, horizontal in zip(row, column, strict=True)))
+
+
+def _filled_up(array: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
+    """Repeats the last row and column up to a height and width."""
+    missing = [(0, wanted - given) for wanted, given in zip(size, array.shape[1:3], strict=True)]
+    if missing == [(0, 0), (0, 0)]:
+        return array
+    return np.pad(array, [(0, 0), *missing, *[(0, 0)] * (array.ndim - 3)], mode="edge")
 
 
 def _restore_piece(
@@ -180,7 +206,7 @@ def restore_image(
     """Writes a restored copy of a picture file, with its alpha, metadata, colour profile and bit depth.
 
     Args:
-        restorer: see `engines.py`.
+        restorer: see `engines`.
         source: what `stills.read` reads. A JPEG's own tables say how strongly it was compressed.
         target: what `stills.write` writes, by its extension.
         predictor: of the quality, `engines.load_predictor()`, for files that state none and for those that were
@@ -242,7 +268,7 @@ def restore_video(
     A source that is damaged or breaks off is restored as far as it decodes, and the report says so.
 
     Args:
-        restorer: see `engines.py`; it is called in the calling thread, with one float32 frame or one tile of it.
+        restorer: see `engines`; it is called in the calling thread, with one float32 frame or one tile of it.
         source: a video file.
         target: the file to write; its extension gives the container.
         predictor: see `restore_image`; it is called in a thread of its own, with one padded float32 frame.
@@ -324,6 +350,21 @@ class _Restored(NamedTuple):
     restored: Floats
 
 
+class _Timed:
+    """A restorer that adds up the seconds which it takes."""
+
+    def __init__(self, restorer: Restorer) -> None:
+        self.seconds = 0.0
+        self.tile = getattr(restorer, "tile", None)
+        self._restorer = restorer
+
+    def __call__(self, frames: npt.NDArray[Any], quantiser_map: Floats | None = None) -> npt.NDArray[Any]:
+        started = time.perf_counter()
+        restored = self._restorer(frames, quantiser_map)
+        self.seconds += time.perf_counter() - started
+        return restored
+
+
 class _Run:
     """One video's way through the three stages, and what is counted on it."""
 
@@ -336,14 +377,13 @@ class _Run:
     ) -> None:
         self.frames = 0
         self.started = time.perf_counter()
-        self.busy_seconds = 0.0
         self.states_quantisers = False
         self.broken: str | None = None
         self.predictions: list[float] = []
         self._predicted: Floats | None = None
         self._decoded = 0
         self._predictor = predictor
-        self._restorer = restorer
+        self._restorer = _Timed(restorer)
         self._strength = strength
         self._progress = progress
 
@@ -368,11 +408,16 @@ class _Run:
 
     def restore(self, item: _Decoded) -> _Restored:
         """Puts a frame through the network."""
-        restored = restore_frames(self._timed, item.images, item.quantiser_map[None])
+        restored = restore_frames(self._restorer, item.images, item.quantiser_map[None])
         self.frames += 1
         if self._progress is not None:
             self._progress(self.frames)
         return _Restored(item.frame, item.images, restored)
+
+    @property
+    def busy_seconds(self) -> float:
+        """Of the restorer, so far."""
+        return self._restorer.seconds
 
     def corrected(self, item: _Restored) -> av.VideoFrame:
         """The decoded frame with what the network changed."""
@@ -380,12 +425,6 @@ class _Run:
         if self._strength != 1.0:
             correction *= np.float32(self._strength)
         return colour.add_correction(item.frame, correction)
-
-    def _timed(self, frames: npt.NDArray[Any], quantiser_map: Floats | None = None) -> npt.NDArray[Any]:
-        started = time.perf_counter()
-        restored = self._restorer(frames, quantiser_map)
-        self.busy_seconds += time.perf_counter() - started
-        return restored
 
     def _shown(self, images: Floats) -> Floats | None:
         """What the pixels show of their compression, smoothed over the predictions so far."""

@@ -3,6 +3,7 @@ import itertools
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -120,6 +121,7 @@ def test_restoring_needs_no_tensorflow(tmp_path, photo):
         ["restore", "a.jpg", "-o", "b.jpg", "--strength", "nan"],
         ["restore", "a.jpg", "-o", "b.jpg", "--threads", "0"],
         ["restore", "a.jpg", "-o", "b.jpg", "--engine", "steam"],
+        ["restore", "a.jpg", "-o", "b.jpg", "--provider", "steam"],
     ],
 )
 def test_wrong_arguments_are_one_line(run, argv):
@@ -131,6 +133,82 @@ def test_wrong_arguments_are_one_line(run, argv):
 
 def test_version(run):
     assert run("--version")[:2] == (0, f"deartifact {cli.__version__}\n")
+
+
+# Engines.
+
+
+@pytest.fixture
+def pretrained(tmp_path, monkeypatch):
+    """A folder of models that ship, with the default one as LiteRT has it, and a cache that is empty."""
+    folder = tmp_path / "pretrained"
+    folder.mkdir()
+    for suffix in (".tflite", ".json"):
+        (folder / f"{engines.DEFAULT_MODEL}{suffix}").write_bytes(SHIPPED.with_suffix(suffix).read_bytes())
+    (folder / f"{engines.PREDICTOR}.tflite").write_bytes(engines.predictor_path().read_bytes())
+    monkeypatch.setattr(engines.shipped, "FOLDER", folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return folder
+
+
+def onnx_identity(path):
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    number = onnx.TensorProto.FLOAT
+    values = {
+        name: onnx.helper.make_tensor_value_info(name, number, [None, None, None, channels])
+        for name, channels in (("images", 3), ("quantiser_map", 1), ("restored", 3))
+    }
+    node = onnx.helper.make_node("Identity", ["images"], ["restored"])
+    inputs, outputs = [values["images"], values["quantiser_map"]], [values["restored"]]
+    graph = onnx.helper.make_graph([node], "identity", inputs, outputs)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    path.write_bytes(model.SerializeToString())
+
+
+@needs_shipped_model
+def test_the_choice_of_an_engine_is_told(tmp_path, run, pretrained, photo):
+    source, target = picture(tmp_path / "a.jpg", photo), tmp_path / "b.png"
+    assert run("restore", source, "-o", target)[2] == ""
+    assert not (tmp_path / "cache").exists()
+    onnx_identity(pretrained / f"{engines.DEFAULT_MODEL}.onnx")
+    for _ in range(2):
+        code, out, err = run("restore", source, "-o", target, "--overwrite")
+        assert code == 0 and out.count("\n") == 1
+        # What changes nothing is the fastest.
+        assert_one_line(err, "deartifact: engine: onnx, ")
+        assert " fps at 256x256 (litert " in err
+        np.testing.assert_array_equal(stills.read(target).pixels, stills.read(source).pixels)
+    assert run("restore", source, "-o", target, "--overwrite", "--engine", "litert")[2] == ""
+    assert not np.array_equal(stills.read(target).pixels, stills.read(source).pixels)
+    lines = run("models", "--engines")[1].splitlines()
+    assert [line.split(":")[0] for line in lines[1:]] == ["  litert", "  onnx"]
+    assert all(line.endswith(" fps at 256x256") for line in lines[1:])
+
+
+@needs_shipped_model
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--engine", "keras"], "has no form for the engine 'keras', only for litert"),
+        (["--provider", "cpu"], "Only the engine 'onnx' has providers. Received: engine='litert', provider='cpu'"),
+    ],
+)
+def test_an_engine_that_cannot_be_had_is_one_line(options, message, tmp_path, run, pretrained, photo):
+    code, out, err = run("restore", picture(tmp_path / "a.jpg", photo), "-o", tmp_path / "b.png", *options)
+    assert (code, out) == (2, "")
+    assert_one_line(err)
+    assert message in err
+
+
+@needs_shipped_model
+def test_a_damaged_model_is_one_line(tmp_path, run, photo):
+    source = picture(tmp_path / "a.jpg", photo)
+    model = cut(tmp_path / "cut.tflite", Path(shutil.copy(SHIPPED, tmp_path / "whole.tflite")), 0.9)
+    code, out, err = run("restore", source, "-o", tmp_path / "b.png", "--model", model)
+    assert (code, out) == (2, "")
+    assert_one_line(err)
+    assert "cut.tflite is no model that the engine 'litert' can load" in err
 
 
 # Restoring.
@@ -442,7 +520,9 @@ def test_models(run, monkeypatch):
 @needs_shipped_model
 def test_the_shipped_model_helps(tmp_path, run):
     code, out, err = run("demo", "-o", tmp_path)
-    assert (code, err) == (0, "")
+    assert code == 0
+    # Where the model ships in several forms, it says which one runs.
+    assert all(line.startswith("deartifact: engine: ") for line in err.splitlines())
     gain = next(line.split() for line in out.splitlines() if line.startswith("gain"))
     assert float(gain[1]) > 0 and float(gain[3]) > 0
     assert run("models")[1].startswith("shuffle_nano")

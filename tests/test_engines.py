@@ -1,6 +1,9 @@
 import hashlib
 import json
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,6 +12,13 @@ import tensorflow as tf
 
 from export import tflite
 from keras_deartifact import codecs, engines, image, models, quantiser
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _no_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +141,64 @@ def test_wrong_frames(frames, quantiser_map, message, files):
         engines.load(files[".tflite"])(frames, quantiser_map)
 
 
+@EVERY_FILE
+def test_what_an_engine_says_of_frames_is_one_line(path, monkeypatch):
+    """A runtime may notice damage, or a lack of memory, only when it runs."""
+
+    def failing(images, quantiser_map):
+        raise RuntimeError("no\nmemory")
+
+    engine = {".tflite": "litert", ".onnx": "onnx", ".keras": "keras"}[path.suffix]
+    monkeypatch.setitem(engines.ENGINES, engine, lambda path, threads: engines.Network(failing, 3))
+    with pytest.raises(ValueError, match=f"the engine '{engine}' fails on 2 frames of 32x48 .*: no memory$") as error:
+        engines.load(path)(_frames())
+    _assert_one_line(error, path)
+
+
+# Signatures of a SavedModel
+
+
+def _signatures(path, function, with_network):
+    """As an export has them: one for servers, uint8 and without a map, and the bare network."""
+    images = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
+    floats = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
+    maps = tf.TensorSpec((None, None, None, 1), tf.float32, name="quantiser_map")
+    module = tf.Module()
+    module.serve = tf.function(lambda images: {"restored": images}, input_signature=[images])
+    module.run = tf.function(
+        lambda images, quantiser_map: {"a": quantiser_map, "restored": function(images, quantiser_map)},
+        input_signature=[floats, maps],
+    )
+    signatures = {"serving_default": module.serve}
+    if with_network:
+        signatures["network"] = module.run
+    tf.saved_model.save(module, str(path), signatures=signatures)
+    return path
+
+
+def test_the_signature_network_goes_before_the_default(tmp_path):
+    path = _signatures(tmp_path / "model", lambda images, maps: images + tf.reduce_mean(maps), with_network=True)
+    restored = engines.load(path)(np.zeros((1, 16, 32, 3), np.float32), np.full((1, 1, 2), 0.5, np.float32))
+    np.testing.assert_array_equal(restored, np.full((1, 16, 32, 3), 0.5, np.float32))
+
+
+def test_a_server_s_signature_alone_is_refused(tmp_path):
+    path = _signatures(tmp_path / "model", lambda images, maps: images, with_network=False)
+    with pytest.raises(ValueError, match="Expected inputs of 3 channels and of 1") as error:
+        engines.load(path)
+    _assert_one_line(error, path)
+
+
+def test_a_saved_model_without_a_known_signature(tmp_path):
+    module = tf.Module()
+    module.run = tf.function(lambda images: images, input_signature=[tf.TensorSpec((None, 4))])
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures={"other": module.run})
+    with pytest.raises(
+        ValueError, match=r"Expected a signature of \['network', 'serving_default'\]. Received: \['other'"
+    ):
+        engines.load(tmp_path / "model")
+
+
 # Networks of luma
 
 
@@ -186,7 +254,7 @@ def test_other_numbers_of_channels_are_refused(tmp_path, monkeypatch):
     four = _saved_model(tmp_path / "four", lambda images, quantiser_map: images, 4, ("images", "quantiser_map"))
     with pytest.raises(ValueError, match="Expected inputs of 3 channels and of 1, or of 1 and of 1"):
         engines.load(four)
-    monkeypatch.setitem(engines.ENGINES, "onnx", lambda path, threads: (lambda images, quantiser_map: images, 4))
+    monkeypatch.setitem(engines.ENGINES, "onnx", lambda path, threads: engines.Network(lambda images, maps: images, 4))
     with pytest.raises(ValueError, match="Expected images of 3 channels or of 1. Received: channels=4"):
         engines.load(four, engine="onnx")
 
@@ -217,6 +285,62 @@ def test_bad_files(path, kind, tmp_path):
         engines.load(broken)
     _assert_one_line(error, broken)
     assert ("There is no model file" if kind == "missing" else "is no model that the engine") in str(error.value)
+
+
+_CUTS_AND_FLIPS = """
+import os, sys
+import numpy as np
+from keras_deartifact import engines
+source, damaged = sys.argv[1:]
+contents = open(source, "rb").read()
+rng = np.random.default_rng(0)
+pieces = [contents[:length] for length in np.linspace(0, len(contents) - 1, 60).astype(int)]
+for _ in range(120):
+    flipped = bytearray(contents)
+    flipped[rng.integers(len(contents))] ^= 1 << rng.integers(8)
+    pieces.append(bytes(flipped))
+outcomes = []
+for index, piece in enumerate(pieces):
+    with open(damaged, "wb") as stream:
+        stream.write(piece)
+    try:
+        engines.load(damaged, threads=1)(np.zeros((1, 32, 32, 3), np.float32))
+        outcomes.append("runs")
+    except ValueError as error:
+        outcomes.append("is refused" if "\\n" not in str(error) and damaged in str(error) else f"says {error}")
+    # Without its last bytes, which are padding, a file may run.
+    assert index > 57 or outcomes[-1] == "is refused", (index, outcomes[-1])
+print(*sorted(set(outcomes)), sep=", ")
+"""
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+def test_damaged_files_crash_nothing(path, tmp_path):
+    """In another process: these runtimes are C++ that trusts what it reads. The zip of a .keras has check sums."""
+    command = [sys.executable, "-c", _CUTS_AND_FLIPS, str(path), str(tmp_path / f"damaged{path.suffix}")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    # Most flipped bits are in a weight.
+    assert result.stdout == "is refused, runs\n"
+
+
+def test_a_wrong_check_sum(files, tmp_path):
+    contents = bytearray(files[".keras"].read_bytes())
+    contents[len(contents) // 2] ^= 1
+    (tmp_path / "flipped.keras").write_bytes(contents)
+    with pytest.raises(ValueError, match="model.weights.h5 is damaged|Bad CRC|Error -3") as error:
+        engines.load(tmp_path / "flipped.keras")
+    _assert_one_line(error, tmp_path)
+
+
+@EVERY_FILE
+def test_a_folder_in_place_of_a_file(path, tmp_path):
+    folder = tmp_path / path.name
+    folder.mkdir()
+    for engine in ("auto", {".tflite": "litert", ".onnx": "onnx", ".keras": "keras"}[path.suffix]):
+        with pytest.raises(ValueError, match="is no model that the engine") as error:
+            engines.load(folder, engine)
+        _assert_one_line(error, folder)
 
 
 @pytest.mark.parametrize("kind", ["class", "lambda"])
@@ -332,7 +456,7 @@ def test_an_ensemble_asks_the_member_of_the_nearest_step(tmp_path, monkeypatch):
 
     def adding(path, threads):
         value = np.float32(path.read_text())
-        return (lambda images, quantiser_map: images + value), (3 if path.name == "0.onnx" else 1)
+        return engines.Network(lambda images, maps: images + value, 3 if path.name == "0.onnx" else 1)
 
     monkeypatch.setitem(engines.ENGINES, "onnx", adding)
     (tmp_path / "ensemble.json").write_text(

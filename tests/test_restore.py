@@ -164,6 +164,41 @@ def test_large_frames_are_tiled_by_default():
     assert set(shapes) == {(1, 1024, 1024, 3)}
 
 
+class OneSize:
+    """A restorer that takes frames of one size, as `engines.load` gives one."""
+
+    def __init__(self, function, *tile):
+        self.function, self.tile, self.calls = function, tile, 0
+
+    def __call__(self, frames, quantiser_map=None):
+        assert frames.shape[1:3] == self.tile
+        assert quantiser_map.shape[1:] == quantiser.map_shape(*self.tile)
+        self.calls += 1
+        return self.function(frames, quantiser_map)
+
+
+@pytest.mark.parametrize(
+    ("size", "tiles"), [((64, 96), 1), ((16, 16), 1), ((33, 50), 1), ((64, 97), 2), ((100, 90), 3), ((200, 300), 6 * 5)]
+)
+def test_a_restorer_of_one_size_gives_the_same_as_the_whole(size, tiles):
+    rng = np.random.default_rng(4)
+    frames = rng.random((2, *size, 3)).astype(np.float32)
+    maps = rng.uniform(0, 7, (2, *quantiser.map_shape(*size))).astype(np.float32)
+    restorer = OneSize(local, 64, 96)
+    restored = restore.restore_frames(restorer, frames, maps, strength=0.5)
+    whole = restore.restore_frames(local, frames, maps, strength=0.5)
+    np.testing.assert_array_equal(restored, whole)
+    assert restorer.calls == tiles
+
+
+def test_small_tiles_have_thin_margins():
+    """Nothing would be left of them otherwise."""
+    frames = np.random.default_rng(0).integers(0, 256, (1, 40, 50, 3), np.uint8)
+    restorer = OneSize(brighter, 16, 32)
+    assert (restore.restore_frames(restorer, frames) == np.minimum(frames.astype(int) + 16, 255)).all()
+    assert restorer.calls == 3 * 2
+
+
 def test_strength_by_hand():
     frames = np.full((1, 16, 16, 3), 100, np.uint8)
     for strength, expected in ((0, 100), (0.5, 108), (1, 116), (2, 132)):
@@ -398,6 +433,15 @@ def test_a_video_that_breaks_off_is_restored_up_to_there(tmp_path):
     assert 20 < report.frames < 60
     times = times_of(target)
     assert times == times_of(whole)[: report.frames]
+
+
+def test_a_video_goes_through_a_restorer_of_one_size(tmp_path):
+    source = make(tmp_path / "in.mp4", audio=None, count=3)
+    restorer = OneSize(identity, 64, 64)
+    report = restore.restore_video(restorer, source, tmp_path / "out.mkv", codec="ffv1")
+    assert planes_of(tmp_path / "out.mkv") == planes_of(source)
+    assert restorer.calls == 3 * 2
+    assert 0 < report.inference_busy < 1
 
 
 def test_progress_counts_frames(tmp_path):

@@ -59,14 +59,24 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--model",
         metavar="NAME|FILE",
-        help="a model that ships (see 'deartifact models'), a .tflite, .onnx or .keras file, or a SavedModel's folder",
+        help="a model that ships (see 'deartifact models'), a .tflite, .onnx or .keras file, or the folder of a "
+        "SavedModel or of an export",
     )
     model.add_argument(
         "--engine",
         default="auto",
         choices=("auto", "litert", "onnx", "keras", "saved_model"),
-        help="what runs the model; auto goes by its file. LiteRT is the fastest here for the models that ship, and the "
-        "only one that needs no more than the base install (default: auto)",
+        help="what runs the model. auto goes by its file; a model that ships, or an export, has several, and gets the "
+        "fastest on this machine of LiteRT and, where it is installed, ONNX Runtime, measured once in a second and "
+        "remembered with what 'deartifact bench' measures. LiteRT alone needs no more than the base install (default: "
+        "auto)",
+    )
+    model.add_argument(
+        "--provider",
+        default="auto",
+        choices=("auto", "tensorrt", "cuda", "migraphx", "coreml", "directml", "qnn", "openvino", "cpu"),
+        help="what ONNX Runtime computes on, as far as its package has it; of that auto takes the first that loads, "
+        "the processor last, and never tensorrt (default: auto)",
     )
     model.add_argument(
         "--threads", type=at_least_one, metavar="N", help="threads of the engine (default: one a processor)"

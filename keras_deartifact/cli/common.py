@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from keras_deartifact import console
+
 if TYPE_CHECKING:
     from keras_deartifact.engines import Predictor, Restorer
 
@@ -42,16 +44,24 @@ def within(text: str, value: _Value, low: float, high: float) -> _Value:
 
 
 def load_networks(arguments: argparse.Namespace) -> tuple["Restorer", "Predictor"]:
-    """Loads what `--model`, `--engine` and `--threads` ask for, and the quality predictor."""
+    """Loads what `--model`, `--engine`, `--threads` and `--provider` ask for, and the quality predictor.
+
+    Says on stderr why an engine was chosen, where there was a choice, and what was asked for in vain.
+    """
     import numpy as np
 
     from keras_deartifact import engines
 
-    restorer = engines.load(arguments.model or engines.DEFAULT_MODEL, arguments.engine, arguments.threads)
-    predictor = engines.load_predictor(threads=arguments.threads)
-    frames = np.zeros((1, 32, 32, 3), np.float32)
+    model = arguments.model or engines.DEFAULT_MODEL
+    # Engines run for the first time when they are measured.
     with silenced():
+        restorer = engines.load(model, arguments.engine, arguments.threads, arguments.provider)
+        predictor = engines.load_predictor(threads=arguments.threads)
+        height, width = getattr(restorer, "tile", None) or (32, 32)
+        frames = np.zeros((1, height, width, 3), np.float32)
         restorer(frames, predictor(frames))
+    for note in getattr(restorer, "notes", ()):
+        console.say(note)
     return restorer, predictor
 
 

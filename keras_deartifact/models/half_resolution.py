@@ -55,8 +55,8 @@ class HalfResolutionGenerator(keras.Model):
     size_multiple = 16
     body: Callable[[Any], Any]
     """Each subclass's own: takes and returns features `(batch, height / 2, width / 2, filters)`."""
-    body_layers: list[keras.layers.Layer]
-    """The body's convolutions."""
+    body_layers: Callable[[], list[keras.layers.Layer]]
+    """Likewise: returns the body's convolutions."""
 
     def __init__(self, filters: int, channels: int, conditioned: bool, residual: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -91,7 +91,7 @@ class HalfResolutionGenerator(keras.Model):
     @property
     def integer_layers(self) -> list[keras.layers.Layer]:
         """The layers that do with 8-bit integers: all but the first and the last; see `ShuffleGenerator`."""
-        return [self.down, *self.body_layers, self.up]
+        return [self.down, *self.body_layers(), self.up]
 
     def call(self, inputs: Any) -> Any:
         images, quantiser_map = inputs

@@ -70,7 +70,6 @@ class MobileGenerator(HalfResolutionGenerator):
         for layer in self.depthwise + self.project:
             layer.build((None, None, None, self.expansion * self.filters))
 
-    @property
     def body_layers(self) -> list[keras.layers.Layer]:
         """See `HalfResolutionGenerator`."""
         return [*self.expand, *self.depthwise, *self.project]

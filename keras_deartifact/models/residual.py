@@ -53,7 +53,6 @@ class ResidualGenerator(HalfResolutionGenerator):
         for layer in self.first + self.second:
             layer.build((None, None, None, self.filters))
 
-    @property
     def body_layers(self) -> list[keras.layers.Layer]:
         """See `HalfResolutionGenerator`."""
         return [*self.first, *self.second]

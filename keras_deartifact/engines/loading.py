@@ -1,0 +1,192 @@
+"""From what a user names to a `Restorer` or a `Predictor`."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_deartifact import image, quantiser
+from keras_deartifact.engines import choice, litert, onnx, shipped, tensorflow
+from keras_deartifact.engines.network import Network
+from keras_deartifact.engines.restorer import LoadedRestorer, Predictor, reason
+
+__all__ = ["ENGINES", "load", "load_predictor"]
+
+
+def _ensemble(path: Path, threads: int | None) -> Network:
+    members = json.loads(path.read_text("utf-8"))
+    log2_steps = np.array([member["log2_step"] for member in members], np.float32)
+    if not members:
+        raise ValueError("Expected at least one member.")
+    restorers = [load(path.parent / member["model"], threads=threads) for member in members]
+    tiles = {each.tile for each in restorers}
+    if len(tiles) > 1:
+        raise ValueError(f"Expected members that take frames of the same sizes. Received: {tiles}")
+
+    def run(images: NDArray[Any], quantiser_map: NDArray[Any]) -> NDArray[Any]:
+        means = quantiser_map.mean(axis=(1, 2))
+        nearest = np.abs(means - log2_steps).argmin(axis=1)
+        restored = np.empty_like(images)
+        for index in np.unique(nearest):
+            chosen = nearest == index
+            restored[chosen] = restorers[index](images[chosen], quantiser_map[chosen][..., 0])
+        return restored
+
+    # Each member has taken care of its number of channels.
+    return Network(run, 3, tile=tiles.pop(), notes=restorers[0].notes)
+
+
+ENGINES: dict[str, Callable[..., Network]] = {
+    "litert": litert.load,
+    "onnx": onnx.load,
+    "keras": tensorflow.load_keras,
+    "saved_model": tensorflow.load_saved_model,
+    "ensemble": _ensemble,
+}
+"""By name, `(path, threads) -> Network`; "onnx" takes a provider, too. `threads` is None for one each processor."""
+
+_ENGINE_OF_SUFFIX = {".tflite": "litert", ".onnx": "onnx", ".keras": "keras", ".json": "ensemble"}
+_EXPORTED = {"litert": "tflite/model.float32.tflite", "onnx": "onnx/model.onnx", "saved_model": "saved_model/1"}
+_RUNTIMES = {"litert": "ai-edge-litert", "onnx": "onnxruntime"}
+
+
+def load(
+    model: str | os.PathLike[str] = shipped.DEFAULT_MODEL,
+    engine: str = "auto",
+    threads: int | None = None,
+    provider: str | None = None,
+) -> LoadedRestorer:
+    """Loads a model.
+
+    Args:
+        model: name of a model that ships (`pretrained_models()`), or a .tflite, .onnx or .keras file, or the folder of
+            a SavedModel, of an export (which has a manifest.json) or of an ensemble's run.
+        engine: key of `ENGINES`, or "auto": of a file, what its name calls for; of a model that ships and of an export,
+            which come in several forms, the fastest on this machine that needs no TensorFlow, see `choice.py`.
+        threads: of the engine; one for each processor by default. TensorFlow takes them for the whole process.
+        provider: of ONNX Runtime, key of `PROVIDERS`, or "auto" or None for the first that loads.
+
+    Returns:
+        A `Restorer`, see the package.
+
+    Raises:
+        ValueError: no such model, engine or provider, or the file is not a model that the engine can load.
+    """
+    if engine != "auto" and engine not in ENGINES:
+        raise ValueError(f"Expected an engine of {['auto', *ENGINES]}. Received: engine={engine!r}")
+    provider = None if provider == "auto" else provider
+    if provider is not None and provider not in onnx.PROVIDERS:
+        raise ValueError(f"Expected a provider of {['auto', *onnx.PROVIDERS]}. Received: provider={provider!r}")
+    forms = _forms(model, engine)
+    if provider is not None and engine == "auto" and "onnx" in forms:
+        engine = "onnx"
+    if engine == "auto":
+        return (
+            _load_fastest(forms, threads) if provider is None else _load(*next(iter(forms.items())), threads, provider)
+        )
+    if engine not in forms:
+        raise ValueError(
+            f"{model} has no form for the engine {engine!r}, only for {', '.join(forms)}: choose one of these, or give "
+            "a model file."
+        )
+    return _load(engine, forms[engine], threads, provider)
+
+
+def _forms(model: str | os.PathLike[str], engine: str) -> dict[str, Path]:
+    """The files of a model by the engine; of one file or folder, the engine that was asked for, whatever its name."""
+    path = Path(model)
+    # A name comes first: a folder that happens to be called like a model must not take its place.
+    if str(model) in shipped.pretrained_models():
+        return shipped.forms(str(model))
+    if not path.exists():
+        if path.suffix or len(path.parts) > 1:
+            raise ValueError(f"There is no model file {path}.")
+        return shipped.forms(str(model))
+    if path.is_dir() and (path / "manifest.json").exists():
+        exported = {name: path / file for name, file in _EXPORTED.items() if (path / file).exists()}
+        if not exported:
+            raise ValueError(f"Expected an export with one of {list(_EXPORTED.values())}. Received: model={path}")
+        return exported
+    if path.is_dir() and (path / "ensemble.json").exists():
+        path = path / "ensemble.json"
+    if engine == "auto":
+        engine = "saved_model" if path.is_dir() else _ENGINE_OF_SUFFIX.get(path.suffix.lower(), "")
+        if not engine:
+            known = ", ".join(_ENGINE_OF_SUFFIX)
+            raise ValueError(f"Expected a model file of {known} or a SavedModel's folder. Received: model={path}")
+    return {engine: path}
+
+
+def _load_fastest(forms: dict[str, Path], threads: int | None) -> LoadedRestorer:
+    def load_candidate(each: choice.Candidate) -> LoadedRestorer:
+        return _load(each.engine, each.path, threads, each.provider)
+
+    if len(forms) == 1:
+        return _load(*next(iter(forms.items())), threads)
+    ranked, why, loaded = choice.choose(forms, threads, load_candidate)
+    restorer = None
+    for each in ranked[:-1]:
+        try:
+            restorer = loaded.get(each) or load_candidate(each)
+            break
+        except ValueError as error:
+            # It did load when it was measured.
+            why = str(error)
+    if restorer is None:
+        restorer = loaded.get(ranked[-1]) or load_candidate(ranked[-1])
+    if why is not None:
+        restorer.notes = (why, *restorer.notes)
+    return restorer
+
+
+def _load(engine: str, path: Path, threads: int | None, provider: str | None = None) -> LoadedRestorer:
+    if provider is not None and engine != "onnx":
+        raise ValueError(f"Only the engine 'onnx' has providers. Received: engine={engine!r}, provider={provider!r}")
+    options = {} if provider is None else {"provider": provider}
+    try:
+        network = ENGINES[engine](path, threads, **options)
+        if network.channels not in (1, 3):
+            raise ValueError(f"Expected images of 3 channels or of 1. Received: channels={network.channels}")
+    except ImportError as error:
+        raise ValueError(
+            f"The engine {engine!r} needs a package that is not installed ({error.name or error}): "
+            f"pip install {_RUNTIMES.get(engine, 'keras_deartifact[train]')!r}"
+        ) from error
+    except onnx.ProviderError:
+        raise
+    except Exception as error:  # Four runtimes, each with its own ways to fail.
+        raise ValueError(f"{path} is no model that the engine {engine!r} can load: {reason(error)}") from error
+    return LoadedRestorer(network, path, engine, threads)
+
+
+def load_predictor(file: str | os.PathLike[str] | None = None, threads: int | None = None) -> Predictor:
+    """Loads a quality predictor.
+
+    Args:
+        file: .tflite; the one that ships with the package by default.
+        threads: one for each processor by default.
+
+    Raises:
+        ValueError: the file is no predictor.
+    """
+    path = Path(file or shipped.predictor_path())
+    try:
+        network = litert.interpreter(path, threads or os.cpu_count() or 1, ["images"])
+        if any(side > 0 for side in network.shapes[0][:3]):
+            raise ValueError(f"Expected images of any size. Received: shape={network.shapes[0]}")
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} is no quality predictor: {error}") from error
+
+    def predict(frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        shape = quantiser.map_shape(*frames.shape[1:3])
+        height, width = (side // quantiser.BLOCK * quantiser.BLOCK for side in frames.shape[1:3])
+        whole = frames[:, :height, :width] if height and width else image.pad_to_multiple(frames, quantiser.BLOCK)
+        predicted = network.run(np.ascontiguousarray(whole))[..., 0]
+        missing = [(0, total - given) for total, given in zip(shape, predicted.shape[1:], strict=True)]
+        return np.pad(predicted, [(0, 0), *missing], mode="edge")
+
+    return predict
