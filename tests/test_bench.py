@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import av
@@ -132,12 +132,12 @@ def test_no_time_at_all_is_still_a_number():
 def test_report_by_hand():
     first, second = subject("first", 1_000_000_000), subject("second")
     settings = replace(bench.QUICK, matrix_side=1000)
-    rates = {name: [100.0] for name in bench._STAGES} | {
+    rates = {name: [100.0] for name in bench.stages.STAGES} | {
         # One product is 1 GMAC.
-        bench._MATRIX: [50.0, 40.0, 80.0],
+        bench.stages.MATRIX: [50.0, 40.0, 80.0],
         "model first": [20.0, 10.0, 40.0],
         "model second": [40.0, 30.0, 40.0],
-        bench._PREDICTOR: [10.0, 10.0, 10.0],
+        bench.stages.PREDICTOR: [10.0, 10.0, 10.0],
     }
     rates = {name: values * (3 // len(values)) for name, values in rates.items()}
     runs = {
@@ -145,7 +145,7 @@ def test_report_by_hand():
         "model second": [{"fps": 16.0, "inference_busy": 0.8, "peak_bytes": None}],
     }
     # 2560 x 1440, four times 720p.
-    report = bench._report(2560, 1440, settings, [first, second], rates, runs)
+    report = bench.measurement._report(2560, 1440, settings, [first, second], rates, runs)
     assert report.peak_gmac_per_second == bench.Spread(50.0, 40.0, 80.0)
     one, two, predictor = report.networks
     assert (one.fps, one.ratio, one.gmac) == (bench.Spread(20.0, 10.0, 40.0), bench.Spread(1.0, 1.0, 1.0), 4.0)
@@ -161,23 +161,67 @@ def test_report_by_hand():
 
 def test_the_work_is_that_of_the_padded_frame():
     settings = bench.QUICK
-    rates = dict.fromkeys([bench._MATRIX, bench._PREDICTOR, "model a", *bench._STAGES], [1.0])
+    rates = dict.fromkeys([bench.stages.MATRIX, bench.stages.PREDICTOR, "model a", *bench.stages.STAGES], [1.0])
     runs = {"model a": [{"fps": 1.0, "inference_busy": 1.0, "peak_bytes": 1}]}
-    report = bench._report(1920, 1080, settings, [subject("a", 921_600_000)], rates, runs)
+    report = bench.measurement._report(1920, 1080, settings, [subject("a", 921_600_000)], rates, runs)
     assert report.networks[0].gmac == pytest.approx(1920 * 1088 / 1e6)
+
+
+def _size_report(peak_bytes=2_500_000):
+    fps, share = bench.Spread(12.34, 10.0, 15.0), bench.Spread(0.5, 0.25, 0.75)
+    return bench.SizeReport(
+        width=1280,
+        height=720,
+        peak_gmac_per_second=bench.Spread(100.0, 90.0, 110.0),
+        networks=[
+            bench.NetworkRow("model", "litert", fps, bench.Spread(1.0, 1.0, 1.0), 4.7646, fps, share),
+            bench.NetworkRow("other", "onnx", fps, share, None, None, None),
+        ],
+        stages=[bench.StageRow("decode", fps, share)],
+        runs=[bench.RunRow("model", "litert", fps, share, share, peak_bytes)],
+    )
+
+
+def test_rows_as_cells():
+    report = _size_report()
+    assert bench.network_table(report.networks) == [
+        ["network", "engine", "fps", "ratio", "GMAC", "GMAC/s", "of peak, %"],
+        ["model", "litert", "12.3 (10.0..15.0)", "1.00 (1.00..1.00)", "4.76", "12.3 (10.0..15.0)", "50 (25..75)"],
+        ["other", "onnx", "12.3 (10.0..15.0)", "0.50 (0.25..0.75)", "-", "-", "-"],
+    ]
+    assert bench.stage_table(report.stages)[1] == ["decode", "12.3 (10.0..15.0)", "0.50 (0.25..0.75)"]
+    assert bench.run_table(report.runs)[1][-2:] == ["50 (25..75)", "2"]
+    assert bench.run_table(_size_report(peak_bytes=None).runs)[1][-1] == "-"
+
+
+def test_what_was_written_is_read_again():
+    reports = [_size_report(), _size_report(peak_bytes=None)]
+    written = json.loads(json.dumps({"sizes": [asdict(report) for report in reports]}))
+    assert bench.read_sizes(written) == reports
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, [], {"sizes": 1}, {"sizes": [{}]}, {"sizes": [{**asdict(_size_report()), "networks": [{"name": 1}]}]}],
+)
+def test_what_another_wrote_is_refused(values):
+    with pytest.raises(ValueError, match="^expected what 'deartifact bench --json' writes$"):
+        bench.read_sizes(values)
 
 
 # What is measured.
 
 
 def test_every_engine_has_a_line():
-    assert bench._RUNTIMES.keys() == engines.ENGINES.keys()
+    assert bench.subjects.RUNTIMES.keys() == engines.ENGINES.keys()
 
 
 @needs_shipped_models
 def test_all_that_ship_and_why_the_others_are_not_there(monkeypatch):
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(bench.util, "find_spec", lambda name: None if name == "onnxruntime" else find_spec(name))
+    monkeypatch.setattr(
+        bench.subjects.util, "find_spec", lambda name: None if name == "onnxruntime" else find_spec(name)
+    )
     subjects, skipped = bench.load(threads=1)
     assert [each.name for each in subjects] == engines.pretrained_models()
     assert {each.engine for each in subjects} == {"litert"}
@@ -255,7 +299,7 @@ def test_a_quick_run_of_what_ships_needs_no_tensorflow(tmp_path):
         names = engines.pretrained_models()
         assert [row["name"] for row in size["networks"]] == [*names, engines.PREDICTOR]
         assert [row["name"] for row in size["runs"]] == names
-        assert [row["name"] for row in size["stages"]] == list(bench._STAGES)
+        assert [row["name"] for row in size["stages"]] == list(bench.stages.STAGES)
         if sys.platform != "linux":
             for row in size["runs"]:
                 del row["peak_bytes"]
@@ -265,10 +309,12 @@ def test_a_quick_run_of_what_ships_needs_no_tensorflow(tmp_path):
 
 @needs_shipped_models
 def test_the_table_and_its_file(tmp_path, run, monkeypatch):
-    monkeypatch.setattr(bench, "in_own_process", lambda function, *arguments: (function(*arguments), None))
+    monkeypatch.setattr(bench.runs, "in_own_process", lambda function, *arguments: (function(*arguments), None))
     code, out, err = run("--quick", "--model", SHIPPED, "--json", tmp_path / "values.json")
     assert (code, err) == (0, "")
-    size = json.loads((tmp_path / "values.json").read_text(), parse_constant=pytest.fail)["sizes"][0]
+    values = json.loads((tmp_path / "values.json").read_text(), parse_constant=pytest.fail)
+    assert values["sha256"] == {SHIPPED: engines.digest(engines.pretrained_path(SHIPPED))}
+    size = values["sizes"][0]
     lines = out.splitlines()
     assert any(line.startswith("88x56; peak, by a product of 128x128 float32 matrices: ") for line in lines)
     rows = [line.split() for line in lines if line.startswith(SHIPPED)]
@@ -286,7 +332,7 @@ def test_the_table_and_its_file(tmp_path, run, monkeypatch):
 
 def test_other_engines_are_measured(tmp_path, generator, monkeypatch):
     """In this process, because TensorFlow takes seconds to load."""
-    monkeypatch.setattr(bench, "in_own_process", lambda function, *arguments: (function(*arguments), 1))
+    monkeypatch.setattr(bench.runs, "in_own_process", lambda function, *arguments: (function(*arguments), 1))
     paths = {"keras": tmp_path / "model.keras"}
     generator.save(paths["keras"])
     if importlib.util.find_spec("tf2onnx") and importlib.util.find_spec("onnxruntime"):
@@ -300,6 +346,7 @@ def test_other_engines_are_measured(tmp_path, generator, monkeypatch):
     subjects, skipped = bench.load([str(path) for path in paths.values()])
     assert [each.engine for each in subjects] == list(paths)
     assert not {each.engine for each in skipped} & paths.keys()
+    assert bench.digests(subjects) == {path.name: engines.digest(path) for path in paths.values()}
     assert subjects[0].multiply_accumulates_720p == complexity.multiply_accumulates(generator)
     steps = []
     reports = bench.measure(
@@ -323,7 +370,7 @@ def test_other_engines_are_measured(tmp_path, generator, monkeypatch):
 def test_a_model_of_another_make_has_no_count(tmp_path):
     images, maps = keras.Input((None, None, 3)), keras.Input((None, None, 1))
     keras.Model([images, maps], keras.layers.Conv2D(3, 1)(images)).save(tmp_path / "other.keras")
-    assert bench._multiply_accumulates(str(tmp_path / "other.keras"), "keras") is None
+    assert bench.subjects._multiply_accumulates(str(tmp_path / "other.keras"), "keras") is None
 
 
 # The machine.
@@ -354,6 +401,9 @@ def test_machine():
     assert values["threads"] == values["processors"] == os.cpu_count()
     assert bench.machine(3)["threads"] == 3
     assert values["processor"] and values["packages"]["numpy"] == np.__version__
+    first, second = bench.machine_lines(values)
+    assert first.startswith(f"{values['processor']}, {os.cpu_count()} processors; ")
+    assert f"numpy {np.__version__}" in second
 
 
 def test_whose_threads_are_others(monkeypatch):
@@ -407,8 +457,8 @@ def test_an_interruption_leaves_nothing(tmp_path, run, monkeypatch):
         assert list(tmp_path.glob("deartifact-bench-*/clip.mp4"))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bench.tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(bench, "in_own_process", interrupted)
+    monkeypatch.setattr(bench.measurement.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(bench.runs, "in_own_process", interrupted)
     code, out, err = run("--quick", "--model", SHIPPED, "--json", tmp_path / "values.json")
     assert (code, out) == (130, "")
     assert err.startswith("deartifact: interrupted") and err.count("\n") == 1

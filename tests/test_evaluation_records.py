@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.evaluation.records import COMPRESSED, Record, Records, estimate, keep_best_strength
+from training.evaluation.records import COMPRESSED, Record, Records, best_strengths, estimate
 
 
 def _record(setting, item, method, **values):
@@ -42,21 +42,12 @@ def test_equal_gains_have_no_width():
     assert (values.mean, values.low, values.high) == (0.5, 0.5, 0.5)
 
 
-def test_each_setting_keeps_its_best_strength():
-    records = [
-        _record("JPEG 10", "a", "model", psnr=9.0),
-        _record("JPEG 10", "a", "weak", psnr=1.0),
-        _record("JPEG 10", "b", "weak", psnr=4.0),
-        _record("JPEG 10", "a", "strong", psnr=3.0),
-        _record("JPEG 10", "b", "strong", psnr=3.0),
-        _record("JPEG 20", "a", "weak", psnr=2.0),
-        _record("JPEG 20", "a", "strong", psnr=1.0),
-    ]
-    kept = Records(keep_best_strength(records, {"weak": "filter", "strong": "filter"}, "psnr"))
-    assert kept.names("method") == ["model", "filter"]
-    # The best mean counts, not the best picture.
-    assert kept.where(method="filter", setting="JPEG 10").values("psnr") == {"a": 3.0, "b": 3.0}
-    assert kept.where(method="filter", setting="JPEG 20").values("psnr") == {"a": 2.0}
+def test_the_best_mean_counts_not_the_best_picture():
+    scores = {"weak": [1.0, 4.0], "strong": [3.0, 3.0], "other": [9.0, 0.0], "same": [0.0, 9.0]}
+    filters = {"filter": ("weak", "strong"), "another": ("other", "same")}
+    # The first of equal ones.
+    assert best_strengths(scores, filters) == {"filter": "strong", "another": "other"}
+    assert best_strengths({}, {}) == {}
 
 
 @pytest.mark.parametrize("count", [3, 30])

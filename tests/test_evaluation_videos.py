@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,31 @@ def test_every_filter_runs_on_video(name, folder, tmp_path):
         assert len(filtered) == 3
         # It changes something, and leaves the picture what it is.
         assert 20 < metrics.psnr_y(plain[0], filtered[0]) < 100
+
+
+def _best(records, methods):
+    return max(methods, key=lambda name: records.where(method=name).mean("psnr_y").mean)
+
+
+@needs_ffmpeg
+def test_the_filter_gets_its_best_strength(make_video, tmp_path, monkeypatch):
+    """What is measured of the strength chosen first is what measuring every strength in full would have given."""
+    make_video(tmp_path / "clip.mkv", acodec=None, options={"crf": "0"}, size=(208, 112))
+    settings = {f"MPEG-4 q {q}": ("mpeg4", {"qmin": q, "qmax": q}) for q in ("2", "20")}
+    monkeypatch.setattr(videos, "VIDEO_SETTINGS", settings)
+    strengths = {"weak": "spp=quality=3:qp=1", "strong": "spp=quality=3:qp=30"}
+    for name, strength in strengths.items():
+        monkeypatch.setitem(baselines.FILTERS, name, (strength,))
+    every = Records(videos.measure_videos(str(tmp_path), 22, {}, list(strengths)))
+    monkeypatch.setitem(baselines.FILTERS, "spp", tuple(strengths.values()))
+    made = videos.measure_videos(str(tmp_path), 22, {}, ["spp"])
+    best = {setting: _best(every.where(setting=setting), strengths) for setting in settings}
+    assert made == [
+        replace(record, method="spp" if record.method == best[record.setting] else record.method)
+        for record in every
+        if record.method in (ORIGINAL, COMPRESSED, best[record.setting])
+    ]
+    assert made[-1].values.keys() == {"psnr_y", "ssim", "flicker", "niqe", "brisque", "viideo", "vmaf"}
 
 
 def test_no_clip_is_an_error(tmp_path):

@@ -9,10 +9,13 @@ restore` does. What is measured, and how: `evaluation.stills`, `evaluation.video
 Figures are means over pictures or clips, gains those of each one's gain, with the 95 % bootstrap interval of that mean
 over the pictures or clips. A filter gets the strength that is best for each setting, which favours it. The tables go to
 standard output in Markdown; `--json` keeps every figure, `--report` is one HTML file with tables, curves and pictures.
+What a detector finds and how fast the machine is belong to the same report: `--detection` and `--bench` take the files
+that `training.evaluate_detection --json` and `deartifact bench --json` wrote.
 """
 
 import dataclasses
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,8 @@ from absl import app, flags
 from keras_deartifact import engines
 from training import baselines
 from training.evaluation import report, tables
-from training.evaluation.inputs import load_restorers, model_files, usable_filters
+from training.evaluation.inputs import check_targets, load_restorers, model_files, usable_filters
+from training.evaluation.other_programs import read_detection, read_speed
 from training.evaluation.records import Records
 from training.evaluation.stills import Shown, measure_stills
 from training.evaluation.videos import measure_videos, speeds_720p
@@ -100,6 +104,18 @@ def _digests(models: list[str]) -> dict[str, str]:
     return {name: engines.digest(file) for name, file in model_files(models).items() if file.is_file()}
 
 
+def _other_figures() -> tuple[list[tables.Table], dict[str, str]]:
+    """Tables of what other programs measured, and where they come from."""
+    made: list[tables.Table] = []
+    facts: dict[str, str] = {}
+    for file, read in ((FLAGS.detection, read_detection), (FLAGS.bench, read_speed)):
+        if file:
+            more, sources = read(file)
+            made += more
+            facts |= sources
+    return made, facts
+
+
 def _has_rates() -> bool:
     try:
         import bjontegaard  # noqa: F401
@@ -117,23 +133,27 @@ def main(argv: list[str]) -> None:
         raise SystemExit("error: give --stills, --grey, --videos or several of them.")
     has_rates = _has_rates()
     try:
+        check_targets(FLAGS.json, FLAGS.report)
+        other_tables, sources = _other_figures()
         filters = usable_filters(list(baselines.FILTERS) if FLAGS.filters == ["all"] else FLAGS.filters)
         records, shown, speeds = _measure(FLAGS.model, filters)
         digests = _digests(FLAGS.model)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
-    made = make_tables(Records(records), has_rates, speeds)
+    made = make_tables(Records(records), has_rates, speeds) + other_tables
     print(*(line for table in made for line in tables.markdown(table)), sep="\n")
     if FLAGS.json:
         figures = {
             "sha256": digests,
             "fps at 720p": speeds,
+            "sources": sources,
             "tables": [dataclasses.asdict(table) for table in made],
             "records": [dataclasses.asdict(record) for record in records],
         }
         Path(FLAGS.json).write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n")
     if FLAGS.report:
-        facts = {"command": " ".join(["python -m training.evaluate", *sys.argv[1:]]), **digests}
+        facts = {"command": f"python -m training.evaluate {shlex.join(sys.argv[1:])}"}
+        facts |= {f"SHA-256 of {name}": digest for name, digest in digests.items()} | sources
         plots = make_plots(Records(records)) if has_rates else []
         Path(FLAGS.report).write_text(report.render("What restoring gains", facts, made, plots, shown), "utf-8")
 
@@ -149,6 +169,8 @@ def define_flags() -> None:
     flags.DEFINE_string("deep_features", None, "File of HED VGG-16 (training/README.md) to measure distances in.")
     flags.DEFINE_integer("frames", 30, "Frames of a clip; VIIDEO needs 22.", lower_bound=1)
     flags.DEFINE_integer("shown", 4, "Pictures of each folder of --stills to show in the report.", lower_bound=0)
+    flags.DEFINE_string("detection", None, "What training.evaluate_detection --json wrote, to show it as well.")
+    flags.DEFINE_string("bench", None, "What deartifact bench --json wrote, to show it as well.")
     flags.DEFINE_string("json", None, "File for the figures.")
     flags.DEFINE_string("report", None, "HTML file for the report.")
 

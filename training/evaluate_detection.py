@@ -13,6 +13,8 @@ both. A filter gets the strength with the highest mAP50 at each quality, which f
 
 import json
 import os
+import shlex
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,12 +29,11 @@ from PIL import Image
 from keras_deartifact import engines, restore, stills
 from training import baselines, detection
 from training.evaluation import tables
-from training.evaluation.inputs import load_restorers, model_files, usable_filters
-from training.evaluation.records import COMPRESSED, ORIGINAL
+from training.evaluation.inputs import check_targets, load_restorers, model_files, usable_filters
+from training.evaluation.other_programs import DETECTION_METRICS, detection_table
+from training.evaluation.records import COMPRESSED, ORIGINAL, best_strengths
 
 FLAGS = flags.FLAGS
-
-_METRICS = ("mAP50", "mAP50:95")
 
 
 def measure(
@@ -64,33 +65,39 @@ def measure(
     """
     weights = detection.bootstrap_weights(len(pictures), resamples)
 
-    def found(detections: Sequence[detection.Detections]) -> tuple[dict[str, float], detection.Floats]:
+    def found(detections: Sequence[detection.Detections]) -> tuple[dict[str, float], list[detection.Matches]]:
         matches, figures = detection.match(pictures, detections, names)
-        return dict(zip(_METRICS, figures, strict=True)), detection.mean_average_precision(matches, weights)
+        return dict(zip(DETECTION_METRICS, figures, strict=True)), matches
+
+    def resample(method: str) -> detection.Floats:
+        return detection.mean_average_precision(results[method][1], weights)
 
     def row(quality: int, method: str, against: str) -> dict[str, Any]:
-        (figures, resampled), (base, base_resampled) = results[method], results[against]
+        figures, base = results[method][0], results[against][0]
         made: dict[str, Any] = {"quality": quality, "method": method, **figures, "against": against, "difference": {}}
-        for name, values in zip(_METRICS, (resampled - base_resampled).T, strict=True):
+        for name, values in zip(DETECTION_METRICS, (resampled[method] - resampled[against]).T, strict=True):
             made["difference"][name] = [figures[name] - base[name], *detection.interval(values)]
         return made
 
     originals = [_eight_bits(picture.file) for picture in pictures]
     results = {ORIGINAL: found([detector(original) for original in originals])}
+    resampled = {ORIGINAL: resample(ORIGINAL)}
     rows: list[dict[str, Any]] = [{"quality": None, "method": ORIGINAL, **results[ORIGINAL][0]}]
-    strengths = {strength: name for name in filters for strength in baselines.FILTERS[name]}
+    strengths = [strength for name in filters for strength in baselines.FILTERS[name]]
     predictor = engines.load_predictor()
     for quality in qualities:
         seen: dict[str, list[detection.Detections]] = {}
         for original in originals:
-            for method, pixels in _versions(original, quality, restorers, list(strengths), predictor):
+            for method, pixels in _versions(original, quality, restorers, strengths, predictor):
                 seen.setdefault(method, []).append(detector(pixels))
         results |= {method: found(detections) for method, detections in seen.items()}
+        scores = {strength: [results[strength][0]["mAP50"]] for strength in strengths}
+        best = best_strengths(scores, {name: baselines.FILTERS[name] for name in filters})
+        resampled |= {method: resample(method) for method in (COMPRESSED, *restorers, *best.values())}
         rows.append(row(quality, COMPRESSED, ORIGINAL))
         rows += [row(quality, name, COMPRESSED) for name in restorers]
-        for name in filters:
-            best = max(baselines.FILTERS[name], key=lambda strength: results[strength][0]["mAP50"])
-            rows.append(row(quality, best, COMPRESSED) | {"method": name, "strength": best})
+        for name, strength in best.items():
+            rows.append(row(quality, strength, COMPRESSED) | {"method": name, "strength": strength})
     return rows
 
 
@@ -120,20 +127,6 @@ def _versions(
         yield from zip(strengths, pool.map(run, strengths), strict=True)
 
 
-def make_table(rows: Sequence[dict[str, Any]], title: str) -> tables.Table:
-    """Returns the table of the rows of `measure`."""
-    cells = []
-    for row in rows:
-        line = [f"JPEG {row['quality']}" if row["quality"] else "", row["method"]]
-        line += [f"{row[name]:.3f}" for name in _METRICS]
-        for name in _METRICS:
-            value, low, high = row.get("difference", {}).get(name, (None, None, None))
-            line.append("" if value is None else f"{value:+.3f} ({low:+.3f} to {high:+.3f})")
-        cells.append([*line, row.get("against", "")])
-    head = ["", "method", *_METRICS, *(f"difference of {name}" for name in _METRICS), "against"]
-    return tables.Table(title, "Differences with their 95 % interval over pictures.", head, cells)
-
-
 def _digests(files: Sequence[Path]) -> dict[str, str]:
     """The hash of every file, those of folders included."""
     every = [each for file in files for each in (sorted(file.rglob("*")) if file.is_dir() else [file])]
@@ -149,6 +142,7 @@ def _names_file(files: Sequence[Path]) -> Path:
 
 
 def _evaluate() -> dict[str, Any]:
+    check_targets(FLAGS.json)
     files = detection.detector_files(FLAGS.detector)
     names = detection.read_names(FLAGS.names or _names_file(files))
     pictures = detection.read_pictures(FLAGS.pictures, names)
@@ -160,6 +154,7 @@ def _evaluate() -> dict[str, Any]:
     detector = detection.load_detector(FLAGS.detector, least_score=FLAGS.least_score)
     rows = measure(pictures, names, detector, qualities, restorers, filters, FLAGS.resamples)
     return {
+        "command": f"python -m training.evaluate_detection {shlex.join(sys.argv[1:])}",
         "pictures": len(pictures),
         "pictures without labels": sum(not picture.labelled for picture in pictures),
         "objects": sum(len(picture.classes) for picture in pictures),
@@ -179,10 +174,7 @@ def main(argv: list[str]) -> None:
         figures = _evaluate()
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
-    without = figures["pictures without labels"]
-    title = f"Detection: {figures['objects']} objects on {figures['pictures']} pictures"
-    title += f", {without} of them without a file of labels" if without else ""
-    print(*tables.markdown(make_table(figures["rows"], title)), sep="\n")
+    print(*tables.markdown(detection_table(figures)), sep="\n")
     if FLAGS.json:
         Path(FLAGS.json).write_text(json.dumps(figures, indent=1) + "\n")
 

@@ -13,7 +13,7 @@ from keras_deartifact import console
 from keras_deartifact.cli.common import DONE, Parser, aligned, as_json, at_least_one, silenced
 
 if TYPE_CHECKING:
-    from keras_deartifact.bench import NetworkRow, SizeReport, Skipped, Spread
+    from keras_deartifact.bench import SizeReport, Skipped
 
 # What the libraries that numpy may be built on read when they are loaded.
 _BLAS_THREADS = (
@@ -93,7 +93,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     if target is not None:
         # Before the work, not after it.
         files.check_target(demo.CLIP, target, arguments.overwrite)
-    settings = bench.QUICK if arguments.quick else bench.Settings()
+    settings = bench.QUICK if arguments.quick else bench.STANDARD
     settings = replace(
         settings,
         sizes=tuple(dict.fromkeys(arguments.size or settings.sizes)),
@@ -117,6 +117,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     values = {
         "machine": machine,
         "settings": asdict(settings),
+        "sha256": bench.digests(subjects),
         "skipped": [asdict(each) for each in skipped],
         "notes": notes,
         "sizes": [asdict(report) for report in reports],
@@ -151,42 +152,19 @@ def _lines(
     notes: Sequence[str],
     matrix_side: int,
 ) -> Iterator[str]:
-    versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    yield f"{machine['processor']}, {machine['processors']} processors; {machine['system']}"
-    yield f"{machine['threads']} threads an engine; Python {machine['python']}, {versions}"
+    from keras_deartifact import bench
+
+    yield from bench.machine_lines(machine)
     for report in reports:
         yield ""
         yield (
             f"{report.width}x{report.height}; peak, by a product of {matrix_side}x{matrix_side} float32 matrices: "
-            f"{_number(report.peak_gmac_per_second)} GMAC/s"
+            f"{bench.cell(report.peak_gmac_per_second)} GMAC/s"
         )
-        yield from ("", *_network_lines(report.networks))
-        table = [["stage", "fps", "ratio"]]
-        table += [[stage.name, _number(stage.fps), _number(stage.ratio, 2)] for stage in report.stages]
-        yield from ("", *aligned(table, 1))
-        table = [["whole run", "engine", "fps", "ratio", "network busy, %", "peak memory, MB"]]
-        for run in report.runs:
-            memory = "-" if run.peak_bytes is None else f"{run.peak_bytes / 1e6:.0f}"
-            busy = _number(run.inference_busy, 0, 100)
-            table.append([run.name, run.engine, _number(run.fps), _number(run.ratio, 2), busy, memory])
-        yield from ("", *aligned(table, 2))
+        yield from ("", *aligned(bench.network_table(report.networks), 2))
+        yield from ("", *aligned(bench.stage_table(report.stages), 1))
+        yield from ("", *aligned(bench.run_table(report.runs), 2))
     yield ""
     for each in skipped:
         yield f"skipped: {each.engine if each.model is None else f'{each.model} ({each.engine})'}: {each.reason}"
     yield from (f"note: {note}" for note in notes)
-
-
-def _network_lines(rows: Sequence["NetworkRow"]) -> Iterator[str]:
-    table = [["network", "engine", "fps", "ratio", "GMAC", "GMAC/s", "of peak, %"]]
-    for row in rows:
-        work = "-" if row.gmac is None else f"{row.gmac:.3g}"
-        speeds = [_number(row.gmac_per_second), _number(row.share_of_peak, 0, 100)]
-        table.append([row.name, row.engine, _number(row.fps), _number(row.ratio, 2), work, *speeds])
-    return aligned(table, 2)
-
-
-def _number(spread: "Spread | None", decimals: int = 1, scale: float = 1.0) -> str:
-    if spread is None:
-        return "-"
-    median, low, high = (f"{scale * value:.{decimals}f}" for value in (spread.median, spread.low, spread.high))
-    return f"{median} ({low}..{high})"

@@ -7,7 +7,7 @@ from pathlib import Path
 from keras_deartifact import engines
 from training import baselines
 
-__all__ = ["load_restorers", "model_files", "usable_filters"]
+__all__ = ["check_targets", "load_restorers", "model_files", "usable_filters"]
 
 
 def load_restorers(models: Sequence[str]) -> dict[str, engines.Restorer]:
@@ -20,6 +20,17 @@ def load_restorers(models: Sequence[str]) -> dict[str, engines.Restorer]:
     if len(restorers) < len(models):
         raise ValueError(f"Expected models of different names. Received: {models}")
     return restorers
+
+
+def check_targets(*files: str | None) -> None:
+    """Makes sure, before the work, that there is a folder for each file to write.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for file in files:
+        if file and not Path(file).absolute().parent.is_dir():
+            raise ValueError(f"There is no folder for {file}.")
 
 
 def model_files(models: Sequence[str]) -> dict[str, Path]:

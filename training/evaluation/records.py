@@ -1,7 +1,6 @@
 """What was measured: one record for each picture or clip, setting and method. Tables and curves are made of these."""
 
-import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from keras_deartifact.metrics import mean_interval
 
-__all__ = ["COMPRESSED", "ORIGINAL", "Estimate", "Record", "Records", "keep_best_strength"]
+__all__ = ["COMPRESSED", "ORIGINAL", "Estimate", "Record", "Records", "best_strengths", "estimate"]
 
 ORIGINAL, COMPRESSED = "original", "compressed"
 
@@ -91,25 +90,11 @@ def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate | None:
     return Estimate(float(array.mean()), low, high, len(array))
 
 
-def keep_best_strength(records: Sequence[Record], strengths: dict[str, str], metric: str) -> list[Record]:
-    """Leaves of each filter, at each setting, the strength with the best mean, under the filter's name.
+def best_strengths(scores: Mapping[str, Sequence[float]], filters: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Returns the strength of each filter that has the best mean, the first of equal ones.
 
     Args:
-        records: of which some have a strength as their method.
-        strengths: filter by strength.
-        metric: higher is better.
+        scores: of each picture or clip, by strength; higher is better.
+        filters: the strengths of each.
     """
-    totals: dict[tuple[str, str, str], dict[str, list[float]]] = {}
-    for record in records:
-        if record.method in strengths:
-            place = record.data, record.setting, strengths[record.method]
-            totals.setdefault(place, {}).setdefault(record.method, []).append(record.values[metric])
-    best = {
-        (*place[:2], max(means, key=lambda strength: np.mean(means[strength]))): place[2]
-        for place, means in totals.items()
-    }
-    named = [
-        dataclasses.replace(record, method=best.get((record.data, record.setting, record.method), record.method))
-        for record in records
-    ]
-    return [record for record in named if record.method not in strengths]
+    return {name: max(each, key=lambda strength: np.mean(scores[strength])) for name, each in filters.items()}

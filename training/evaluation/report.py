@@ -38,7 +38,8 @@ def render(
         "title": html.escape(title),
         "facts": "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in facts.items()),
         "pictures": _pictures(shown),
-        "tables": "".join(_table(table) for table in tables),
+        "contents": _contents(tables, bool(plots)),
+        "tables": "".join(_table(table, index) for index, table in enumerate(tables)),
         "plots": "".join(_plot(*plot) for plot in plots),
     }
     for name, text in parts.items():
@@ -46,19 +47,33 @@ def render(
     return template
 
 
-def _table(table: Table) -> str:
+def _contents(tables: Sequence[Table], has_plots: bool) -> str:
+    headings = {f"table-{index}": table.title for index, table in enumerate(tables)}
+    headings |= {"rate": "Quality over rate"} if has_plots else {}
+    headings["pictures"] = "Before and after"
+    return "".join(f'<a href="#{name}">{html.escape(title)}</a>' for name, title in headings.items())
+
+
+def _table(table: Table, index: int) -> str:
     head = "".join(f"<th scope=col>{html.escape(cell)}</th>" for cell in table.head)
     body = "".join(f"<tr>{_cells(row)}</tr>" for row in table.rows)
     note = f"<p>{html.escape(table.note)}</p>" if table.note else ""
     return (
-        f"<section><h2>{html.escape(table.title)}</h2>{note}<div class=scroll><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div></section>"
+        f"<section id=table-{index}><h2>{html.escape(table.title)}</h2>{note}<div class=scroll>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
     )
 
 
 def _cells(row: Iterable[str]) -> str:
     first, *rest = (html.escape(cell) for cell in row)
-    return f"<th scope=row>{first}</th>" + "".join(f"<td>{cell}</td>" for cell in rest)
+    # A long name may be broken where its words end.
+    return f"<th scope=row>{first.replace('_', '_<wbr>')}</th>" + "".join(f"<td>{_figure(cell)}</td>" for cell in rest)
+
+
+def _figure(cell: str) -> str:
+    """A figure with its interval below it, or the columns would be too wide for a page."""
+    value, bracket, interval = cell.partition(" (")
+    return f"{value} <small>({interval}</small>" if bracket else cell
 
 
 def _plot(title: str, quality: str, curves: Sequence[Curve]) -> str:

@@ -19,7 +19,7 @@ from PIL import Image
 from keras_deartifact import data, engines, image, metrics, restore
 from keras_deartifact import stills as pictures
 from training import baselines
-from training.evaluation.records import COMPRESSED, ORIGINAL, Record, keep_best_strength
+from training.evaluation.records import COMPRESSED, ORIGINAL, Record, best_strengths
 
 __all__ = ["Shown", "judged", "measure_stills", "studio_luma"]
 
@@ -71,45 +71,53 @@ def measure_stills(
         restorers: models by name.
         filters: keys of `baselines.FILTERS`; each gets the strength that is best for each quality.
         shown: pictures to keep for the report, at the first quality, evenly spread.
-        more_metrics: against the original, of colour pictures, by name; not of filters.
+        more_metrics: against the original, of colour pictures, by name.
 
     Raises:
         ValueError: there is no picture.
     """
     files = data.image_files(folder)
     predictor = engines.load_predictor()
-    names_of_filters = [name for name in filters if name not in baselines.VIDEOS_ONLY]
-    strengths = {strength: name for name in names_of_filters for strength in baselines.FILTERS[name]}
+    strengths = {name: baselines.FILTERS[name] for name in filters if name not in baselines.VIDEOS_ONLY}
     names = _names(files)
     showing = set(files[:: max(1, len(files) // shown)][:shown]) if shown else set()
+    alone: dict[str, dict[str, float]] = {}
     records: list[Record] = []
     kept: list[Shown] = []
     for quality in qualities:
-        for file in files:
-            original = _original(file, protocol)
-            with tempfile.TemporaryDirectory() as scratch:
-                jpeg = Path(scratch) / "compressed.jpg"
+        setting = f"JPEG {quality}"
+        values: dict[str, dict[str, dict[str, float]]] = {file: {} for file in files}
+        with tempfile.TemporaryDirectory() as scratch:
+            jpegs = {file: Path(scratch) / f"{index}.jpg" for index, file in enumerate(files)}
+            for file, jpeg in jpegs.items():
+                original = _original(file, protocol)
                 Image.fromarray(original).save(jpeg, quality=quality, subsampling=2)
-                versions = {ORIGINAL: original, COMPRESSED: _read(jpeg, protocol)}
+                versions = {COMPRESSED: _read(jpeg, protocol)}
                 for name, restorer in restorers.items():
                     png = Path(scratch) / "restored.png"
                     restore.restore_image(restorer, jpeg, png, predictor=predictor, overwrite=True)
                     versions[name] = _read(png, protocol)
-                tried = dict(_filtered(jpeg, list(strengths), original.shape[:2], protocol))
-                bits = metrics.bits_per_pixel(jpeg.stat().st_size, *original.shape[:2])
-            setting = f"JPEG {quality}"
-            for method, pixels in versions.items():
-                values = _figures(original, pixels, protocol)
-                if method != ORIGINAL:
-                    values |= {name: metric(original, pixels) for name, metric in (more_metrics or {}).items()}
-                values |= {} if method == ORIGINAL else {"bits_per_pixel": bits}
-                records.append(Record(Path(folder).name, protocol, setting, names[file], method, values))
-            for strength, pixels in tried.items():
-                values = {metric: _METRICS[protocol][metric](original, pixels) for metric in _METRICS[protocol]}
-                records.append(Record(Path(folder).name, protocol, setting, names[file], strength, values))
-            if file in showing and quality == qualities[0]:
-                kept.append(Shown(names[file], setting, versions))
-    return keep_best_strength(records, strengths, "psnr" if protocol == "colour" else "psnr_y"), kept
+                if file not in alone:
+                    # The same at every quality.
+                    alone[file] = _alone(original, protocol)
+                values[file][ORIGINAL] = alone[file]
+                bits = {"bits_per_pixel": metrics.bits_per_pixel(jpeg.stat().st_size, *original.shape[:2])}
+                for method, pixels in versions.items():
+                    values[file][method] = _figures(original, pixels, protocol, more_metrics or {}) | bits
+                if file in showing and quality == qualities[0]:
+                    kept.append(Shown(names[file], setting, {ORIGINAL: original, **versions}))
+            best = _choose_strengths(jpegs, strengths, protocol)
+            for file, jpeg in jpegs.items():
+                original = _original(file, protocol)
+                filtered = _filtered(jpeg, list(best.values()), original.shape, protocol)
+                for name, (_, pixels) in zip(best, filtered, strict=True):
+                    values[file][name] = _figures(original, pixels, protocol, more_metrics or {})
+        records += [
+            Record(Path(folder).name, protocol, setting, names[file], method, figures)
+            for file in files
+            for method, figures in values[file].items()
+        ]
+    return records, kept
 
 
 # The metrics against the original by protocol.
@@ -117,6 +125,8 @@ _METRICS: dict[str, dict[str, Callable[[Pixels, Pixels], float]]] = {
     "colour": {name: metrics.METRICS[name] for name in ("psnr", "psnr_y", "ssim", "psnr_b")},
     "grey": {name: metrics.METRICS[name] for name in ("psnr_y", "ssim", "psnr_b")},
 }
+# That by which a filter's strength is chosen.
+_CHOOSING = {"colour": "psnr", "grey": "psnr_y"}
 
 
 def _names(files: Sequence[str]) -> dict[str, str]:
@@ -140,6 +150,22 @@ def _read(file: Path, protocol: str) -> Pixels:
     return pixels if protocol == "colour" else image.luma(pixels)
 
 
+def _choose_strengths(
+    jpegs: Mapping[str, Path], strengths: Mapping[str, Sequence[str]], protocol: str
+) -> dict[str, str]:
+    """The best strength of each filter for all pictures, by the PSNR alone; the other metrics take far longer."""
+    if not strengths:
+        return {}
+    every = [strength for each in strengths.values() for strength in each]
+    scores: dict[str, list[float]] = {strength: [] for strength in every}
+    choose = _METRICS[protocol][_CHOOSING[protocol]]
+    for file, jpeg in jpegs.items():
+        original = _original(file, protocol)
+        for strength, pixels in _filtered(jpeg, every, original.shape, protocol):
+            scores[strength].append(choose(original, pixels))
+    return best_strengths(scores, strengths)
+
+
 def _filtered(
     jpeg: Path, strengths: Sequence[str], shape: tuple[int, ...], protocol: str
 ) -> Iterator[tuple[str, Pixels]]:
@@ -153,11 +179,17 @@ def _filtered(
         yield from zip(strengths, pool.map(run, strengths), strict=True)
 
 
-def _figures(original: Pixels, pixels: Pixels, protocol: str) -> dict[str, float]:
-    values: dict[str, float] = {}
-    if pixels is not original:
-        values |= {name: float(metric(original, pixels)) for name, metric in _METRICS[protocol].items()}
-    return {**values, **(judged(pixels) if protocol == "colour" else {})}
+def _figures(
+    original: Pixels, pixels: Pixels, protocol: str, more_metrics: Mapping[str, Callable[[Pixels, Pixels], float]]
+) -> dict[str, float]:
+    against = {name: float(metric(original, pixels)) for name, metric in _METRICS[protocol].items()}
+    return (
+        against | _alone(pixels, protocol) | {name: metric(original, pixels) for name, metric in more_metrics.items()}
+    )
+
+
+def _alone(pixels: Pixels, protocol: str) -> dict[str, float]:
+    return judged(pixels) if protocol == "colour" else {}
 
 
 def judged(pixels: Pixels) -> dict[str, float]:

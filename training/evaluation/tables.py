@@ -84,8 +84,9 @@ def gains(records: Records, metric: str) -> Table:
         if any(cells):
             rows.append([method, *cells])
     (data,), (protocol,) = records.names("data"), records.names("protocol")
+    kind = "" if protocol == "video" else f", {protocol}"
     return Table(
-        f"{name}: {data}, {_count(records)}, {protocol}",
+        f"{name[0].upper()}{name[1:]}: {data}, {_count(records)}{kind}",
         f"Mean over the set, and what is gained on it with the 95 % interval of the mean; {better} is better.",
         ["", *settings],
         rows,

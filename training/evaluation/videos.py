@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from keras_deartifact import engines, metrics, restore, video
 from keras_deartifact.metrics.viideo import FRAMES as VIIDEO_FRAMES
 from training import baselines
-from training.evaluation.records import COMPRESSED, ORIGINAL, Record, keep_best_strength
+from training.evaluation.records import COMPRESSED, ORIGINAL, Record, best_strengths
 from training.evaluation.stills import judged
 
 __all__ = ["VIDEO_SETTINGS", "clip_files", "encode", "luma_planes", "measure_videos", "speeds_720p"]
@@ -69,30 +69,41 @@ def measure_videos(
     """
     clips = clip_files(folder)
     predictor = engines.load_predictor()
-    names = [name for name in filters if name not in baselines.STILLS_ONLY]
-    strengths = {strength: name for name in names for strength in baselines.FILTERS[name]}
+    strengths = {name: baselines.FILTERS[name] for name in filters if name not in baselines.STILLS_ONLY}
     records: list[Record] = []
-    for setting, (codec, options) in VIDEO_SETTINGS.items():
-        measured: list[Record] = []
-        for clip in clips:
-            with tempfile.TemporaryDirectory() as scratch:
-                original, compressed = Path(scratch) / "original.mkv", Path(scratch) / "compressed.mkv"
-                encode(clip, original, "ffv1", {}, count)
+    with tempfile.TemporaryDirectory() as scratch:
+        originals = {clip: Path(scratch) / f"original-{index}.mkv" for index, clip in enumerate(clips)}
+        encoded = {clip: Path(scratch) / f"compressed-{index}.mkv" for index, clip in enumerate(clips)}
+        alone: dict[Path, dict[str, float]] = {}
+        for clip, original in originals.items():
+            encode(clip, original, "ffv1", {}, count)
+            alone[clip] = _alone(list(luma_planes(original)))
+        for setting, (codec, options) in VIDEO_SETTINGS.items():
+            values: dict[Path, dict[str, dict[str, float]]] = {clip: {ORIGINAL: alone[clip]} for clip in clips}
+            for clip, compressed in encoded.items():
+                original = originals[clip]
                 encode(clip, compressed, codec, options, count)
                 planes = list(luma_planes(original))
-                files = {ORIGINAL: original, COMPRESSED: compressed}
+                values[clip][COMPRESSED] = _file_figures(original, planes, compressed) | _bits(compressed, planes)
                 for name, restorer in restorers.items():
-                    files[name] = Path(scratch) / f"restored-{len(files)}.mkv"
-                    restore.restore_video(restorer, compressed, files[name], predictor=predictor, codec="ffv1")
-                for method, file in files.items():
-                    values = _figures(planes, list(luma_planes(file)), method)
-                    values |= _bits(file, planes) if method == COMPRESSED else {}
-                    if baselines.ffmpeg() and method != ORIGINAL:
-                        values["vmaf"] = baselines.vmaf(original, file, planes[0].shape)
-                    measured.append(Record(Path(folder).name, "video", setting, clip.stem, method, values))
-                for strength, values in _filtered(original, compressed, planes, list(strengths)):
-                    measured.append(Record(Path(folder).name, "video", setting, clip.stem, strength, values))
-        records += keep_best_strength(measured, strengths, "psnr_y")
+                    restored = Path(scratch) / "restored.mkv"
+                    restore.restore_video(
+                        restorer, compressed, restored, predictor=predictor, codec="ffv1", overwrite=True
+                    )
+                    values[clip][name] = _file_figures(original, planes, restored)
+            best = _choose_strengths(originals, encoded, strengths)
+            for clip, compressed in encoded.items():
+                planes = list(luma_planes(originals[clip]))
+                shape = planes[0].shape
+                for name, strength in best.items():
+                    filtered = list(baselines.filtered_luma(compressed, strength, shape))
+                    values[clip][name] = _figures(planes, filtered)
+                    values[clip][name]["vmaf"] = baselines.vmaf(originals[clip], compressed, shape, strength)
+            records += [
+                Record(Path(folder).name, "video", setting, clip.stem, method, figures)
+                for clip in clips
+                for method, figures in values[clip].items()
+            ]
     return records
 
 
@@ -142,13 +153,27 @@ def _mean_psnr(originals: Sequence[Plane], planes: Iterable[Plane]) -> float:
     return float(np.mean([metrics.psnr_y(original, plane) for original, plane in pairs]))
 
 
-def _figures(originals: Sequence[Plane], planes: Sequence[Plane], method: str) -> dict[str, float]:
+def _file_figures(original: Path, originals: Sequence[Plane], file: Path) -> dict[str, float]:
+    """What a file is like beside the original, VMAF included where it can be had."""
+    values = _figures(originals, list(luma_planes(file)))
+    if baselines.ffmpeg():
+        values["vmaf"] = baselines.vmaf(original, file, originals[0].shape)
+    return values
+
+
+def _figures(originals: Sequence[Plane], planes: Sequence[Plane]) -> dict[str, float]:
+    pairs = list(zip(originals, planes, strict=True))
+    values = {
+        "psnr_y": _mean_psnr(originals, planes),
+        "ssim": float(np.mean([metrics.ssim(original, plane) for original, plane in pairs])),
+        "flicker": metrics.flicker(originals, planes),
+    }
+    return {name: value for name, value in values.items() if math.isfinite(value)} | _alone(planes)
+
+
+def _alone(planes: Sequence[Plane]) -> dict[str, float]:
+    """What the metrics without reference say of a clip."""
     values: dict[str, float] = {}
-    if method != ORIGINAL:
-        values["psnr_y"] = _mean_psnr(originals, planes)
-        pairs = zip(originals, planes, strict=True)
-        values["ssim"] = float(np.mean([metrics.ssim(original, plane) for original, plane in pairs]))
-        values["flicker"] = metrics.flicker(originals, planes)
     each = [judged(plane) for plane in planes[::_NO_REFERENCE_EVERY]]
     for name in metrics.NO_REFERENCE_METRICS:
         if all(name in judgement for judgement in each):
@@ -165,15 +190,24 @@ def _bits(file: Path, planes: Sequence[Plane]) -> dict[str, float]:
     return {"bits_per_pixel": metrics.bits_per_pixel(size, *planes[0].shape, frame_count=len(planes))}
 
 
-def _filtered(
-    original: Path, file: Path, originals: Sequence[Plane], strengths: Sequence[str]
-) -> Iterator[tuple[str, dict[str, float]]]:
-    """Runs filters at all their strengths, a process on each processor, and returns PSNR and VMAF of each."""
-    shape = originals[0].shape
+def _choose_strengths(
+    originals: Mapping[Path, Path], encoded: Mapping[Path, Path], strengths: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """The best strength of each filter for all clips, by the PSNR, a process on each processor.
 
-    def run(strength: str) -> dict[str, float]:
-        psnr = _mean_psnr(originals, baselines.filtered_luma(file, strength, shape))
-        return {"psnr_y": psnr, "vmaf": baselines.vmaf(original, file, shape, strength)}
+    The other metrics take far longer, VMAF above all, for which ffmpeg filters once more.
+    """
+    if not strengths:
+        return {}
+    every = [strength for each in strengths.values() for strength in each]
+    scores: dict[str, list[float]] = {strength: [] for strength in every}
+    for clip, file in encoded.items():
+        planes = list(luma_planes(originals[clip]))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from zip(strengths, pool.map(run, strengths), strict=True)
+        def score(strength: str, file: Path = file, planes: Sequence[Plane] = planes) -> float:
+            return _mean_psnr(planes, baselines.filtered_luma(file, strength, planes[0].shape))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for strength, value in zip(every, pool.map(score, every), strict=True):
+                scores[strength].append(value)
+    return best_strengths(scores, strengths)

@@ -1,0 +1,48 @@
+"""The machine that was measured."""
+
+import contextlib
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+__all__ = ["machine", "machine_lines"]
+
+_DISTRIBUTIONS = ("numpy", "av", "ai-edge-litert", "onnxruntime", "keras", "tensorflow")
+
+
+def machine(threads: int | None = None) -> dict[str, Any]:
+    """What the numbers depend on: processors, threads of the engines, versions; as JSON takes it."""
+    versions = {}
+    for name in _DISTRIBUTIONS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    processors = os.cpu_count() or 1
+    return {
+        "processor": _processor(),
+        "processors": processors,
+        "threads": threads or processors,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": versions,
+    }
+
+
+def machine_lines(values: Mapping[str, Any]) -> list[str]:
+    """Returns what `machine` says, for the reader."""
+    versions = ", ".join(f"{name} {version}" for name, version in values["packages"].items())
+    return [
+        f"{values['processor']}, {values['processors']} processors; {values['system']}",
+        f"{values['threads']} threads an engine; Python {values['python']}, {versions}",
+    ]
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
