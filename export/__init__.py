@@ -1,1 +1,1 @@
-"""Artefacts for deployment, made from a run: `python -m export.tflite`. Run from a checkout."""
+"""Artefacts for deployment, made from a run and verified: `python -m export`. Run from a checkout."""

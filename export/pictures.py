@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from keras_deartifact import codecs, colour, demo, files, image, quantiser, stills, video
 
-__all__ = ["COUNT", "CRFS", "QUALITIES", "SIDE", "Example", "degraded", "exactly", "load", "network_inputs"]
+__all__ = ["COUNT", "CRFS", "QUALITIES", "SIDE", "Example", "Frame", "degraded", "exactly", "load", "network_inputs"]
 
 COUNT = 8
 """Pictures, if there are so many."""

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import tflite
+from export import networks, onnx, saved_model, tflite
 from keras_deartifact import engines, image, losses, models
 from keras_deartifact.models import GENERATORS, make_generator
 
@@ -170,19 +170,8 @@ def _folded(variant):
 
 @EVERY_GENERATOR
 def test_saved_model(variant, generator_of, tmp_path):
-    generator = generator_of(variant)
-    archive = keras.export.ExportArchive()
-    archive.track(generator)
-    archive.add_endpoint(
-        "serve",
-        lambda images, quantiser_map: generator((images, quantiser_map), training=False),
-        input_signature=[
-            tf.TensorSpec((None, None, None, generator.channels), name="images"),
-            tf.TensorSpec((None, None, None, 1), name="quantiser_map"),
-        ],
-    )
-    archive.write_out(tmp_path / "saved", verbose=False)
-    _assert_same(engines.load(tmp_path / "saved"), generator, 1e-6)
+    saved_model.write(networks.for_deployment(generator_of(variant)), tmp_path / "1")
+    _assert_same(engines.load(tmp_path / "1"), generator_of(variant), 1e-6)
 
 
 @pytest.mark.slow
@@ -195,27 +184,12 @@ def test_saved_model_with_keras_own_names(variant, generator_of, tmp_path):
 
 @EVERY_GENERATOR
 def test_onnx(variant, generator_of, tmp_path):
-    tf2onnx = pytest.importorskip("tf2onnx")
-    generator = generator_of(variant)
-
-    @tf.function
-    def restore(images, quantiser_map):
-        return generator((images, quantiser_map), training=False)
-
-    # tf2onnx 1.17 loses the last Squeeze in about 4 % of conversions of a result of one channel, by the order of a set
-    # in its optimiser, and gives a result of five dimensions. Such a file is thrown away and made again.
-    for _ in range(5):
-        model, _ = tf2onnx.convert.from_function(
-            restore,
-            input_signature=[
-                tf.TensorSpec((None, None, None, generator.channels), name="images"),
-                tf.TensorSpec((None, None, None, 1), name="quantiser_map"),
-            ],
-        )
-        if generator.channels == 3 or model.graph.node[-1].op_type != "Reshape":
-            break
-    (tmp_path / "generator.onnx").write_bytes(model.SerializeToString())
-    _assert_same(engines.load(tmp_path / "generator.onnx"), generator, 1e-5)
+    content = onnx.convert(networks.for_deployment(generator_of(variant)), {})
+    (tmp_path / "generator.onnx").write_bytes(content)
+    _assert_same(engines.load(tmp_path / "generator.onnx", provider="cpu"), generator_of(variant), 1e-5)
+    (tmp_path / "half.onnx").write_bytes(onnx.to_float16(content))
+    # 11 significant bits.
+    _assert_same(engines.load(tmp_path / "half.onnx", provider="cpu"), generator_of(variant), 2e-2)
 
 
 @EVERY_GENERATOR
