@@ -39,7 +39,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("out", None, "The folder to write.", required=True)
     flags.DEFINE_list("formats", list(artefacts.FORMATS), f"Of {', '.join(artefacts.FORMATS)}.")
-    flags.DEFINE_list("precisions", list(artefacts.PRECISIONS), f"Of LiteRT: {', '.join(tflite.PRECISIONS)}.")
+    flags.DEFINE_list("precisions", list(tflite.PRECISIONS), f"Of LiteRT: {', '.join(tflite.PRECISIONS)}.")
     flags.DEFINE_string("pictures", None, "Folder of pictures to measure on; the packaged demo's clip by default.")
     flags.DEFINE_integer("tile", None, "Also write LiteRT models for squares of this side, a multiple of 16.")
     flags.DEFINE_bool("overwrite", False, "Replace an older export.")

@@ -10,13 +10,10 @@ from typing import Any, NamedTuple
 
 import keras
 
-from export import manifest, networks, onnx, pictures, saved_model, tflite, verify
-from keras_deartifact import engines, image
+from export import manifest, metadata, networks, onnx, pictures, saved_model, tflite, verify
+from keras_deartifact import engines, image, restore
 
-__all__ = ["FORMATS", "PRECISIONS", "Artefact", "Job", "export"]
-
-# dynamic_int8 costs more than `verify.PSNR_COST_DB` allows it with networks that work on coefficients, so not unasked.
-PRECISIONS = ("float32", "float16", "int8")
+__all__ = ["FORMATS", "Artefact", "Job", "export"]
 
 # Of the requests that warm a server up, in pixels, where no tile is given.
 _WARM_UP_SIDES = (32, 256)
@@ -43,6 +40,7 @@ class Job(NamedTuple):
         network: the generator, folded.
         source: its .keras file.
         pictures: to be measured on, uint8 `(height, width, 3)`.
+        calibration: others, which integers take their ranges from; the same where there are no others.
         tile: as of `Artefact`.
         precisions: of LiteRT, of `tflite.PRECISIONS`.
         say: what is told about the run, in lines.
@@ -51,6 +49,7 @@ class Job(NamedTuple):
     network: keras.Model
     source: Path
     pictures: list[pictures.Frame]
+    calibration: list[pictures.Frame]
     tile: tuple[int, int] | None
     precisions: Sequence[str]
     say: Callable[[str], None]
@@ -74,12 +73,26 @@ def _tflite(job: Job, root: Path) -> Iterator[Artefact]:
     for tile in (None, job.tile) if job.tile else (None,):
         size = tile or (pictures.SIDE, pictures.SIDE)
         examples = pictures.network_inputs(
-            pictures.degraded(pictures.exactly(job.pictures, *size)), job.network.channels
+            pictures.degraded(pictures.exactly(job.calibration, *size)), job.network.channels
         )
         for precision in job.precisions:
             name = f"model.{precision}.tflite" if tile is None else f"model.{precision}.{tile[0]}x{tile[1]}.tflite"
-            (folder / name).write_bytes(tflite.convert(job.network, precision, tile, examples))
+            model = tflite.convert(job.network, precision, tile, examples)
+            (folder / name).write_bytes(metadata.write(model, _facts(job, precision, tile)))
             yield Artefact(folder / name, precision, tile)
+
+
+def _facts(job: Job, precision: str, tile: tuple[int, int] | None) -> dict[str, Any]:
+    """What a LiteRT file says of itself."""
+    margins = [restore.margin_of_tile(side) for side in tile or (restore.TILE, restore.TILE)]
+    return {
+        **manifest.source(job.network, job.source),
+        "precision": precision,
+        # Neighbouring tiles share twice the margin: of each result what lies within its margins is used.
+        "tile": tile and list(tile),
+        "margin": margins,
+        "overlap": [2 * margin for margin in margins],
+    }
 
 
 def _onnx(job: Job, root: Path) -> Iterator[Artefact]:
@@ -105,7 +118,7 @@ def export(
     formats: Sequence[str] = tuple(FORMATS),
     folder: Path | None = None,
     tile: int | None = None,
-    precisions: Sequence[str] = PRECISIONS,
+    precisions: Sequence[str] = tflite.PRECISIONS,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -136,7 +149,8 @@ def export(
     with _replacing(out, overwrite) as root:
         network, path = networks.load_generator(source)
         size = None if tile is None else (tile, tile)
-        job = Job(network, path, pictures.load(folder), size, precisions, say)
+        found = pictures.load(folder, 2 * pictures.COUNT)
+        job = Job(network, path, found[::2], found[1::2] or found, size, precisions, say)
         restorer = engines.load(path)
         given: dict[tuple[int, int] | None, list[verify.Batch]] = {}
         expected: dict[tuple[int, int] | None, list[verify.Floats]] = {}

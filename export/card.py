@@ -9,7 +9,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from export.tflite import load_network
+from export.networks import load_network
 from keras_deartifact import complexity, engines, models
 
 FLAGS = flags.FLAGS

@@ -9,6 +9,7 @@ import onnx
 import tensorflow as tf
 
 import keras_deartifact
+from export.device import operators
 from export.verify import Parity
 from keras_deartifact import engines, quantiser
 
@@ -46,7 +47,7 @@ def source(network: keras.Model, path: Path) -> dict[str, Any]:
 
 
 def entry(root: Path, path: Path, precision: str, parity: Parity) -> dict[str, Any]:
-    """Returns what there is to say of one artefact.
+    """Returns what there is to say of one artefact; of a LiteRT file also which accelerators refuse operators of it.
 
     Args:
         root: the export's folder.
@@ -64,6 +65,7 @@ def entry(root: Path, path: Path, precision: str, parity: Parity) -> dict[str, A
             for each in files
         },
         "signatures": describe(path),
+        **({"refused_by": operators.unsupported(path)} if path.suffix == ".tflite" else {}),
         "measured": asdict(parity),
     }
 

@@ -89,7 +89,7 @@ def load_generator(source: str | Path) -> tuple[keras.Model, Path]:
     network, path = load_network(source)
     if isinstance(network, models.QualityPredictor):
         raise ValueError(
-            f"{path} holds a quality predictor, which goes with the library as a LiteRT file: python -m export.tflite"
+            f"{path} holds a quality predictor, which the library takes as a LiteRT file: python -m export.predictor"
         )
     return for_deployment(network), path
 

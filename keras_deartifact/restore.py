@@ -157,9 +157,14 @@ def restore_frames(
     return image.crop(result, height, width)
 
 
+def margin_of_tile(side: int, margin: int = MARGIN) -> int:
+    """Returns the margin, in pixels, of a tile whose side a network prescribes: a quarter of it at most."""
+    return min(margin, side // 4 // image.GRID * image.GRID)
+
+
 def _fixed_grid(rows: int, columns: int, size: tuple[int, int], margin: int) -> Iterator[image.Tile]:
     """The tiles of a picture for a network that takes one size only; one row or column where the picture is smaller."""
-    margins = [min(margin, side // 4 // image.GRID * image.GRID) for side in size]
+    margins = [margin_of_tile(side, margin) for side in size]
     down = image.tile_grid(rows, 1, size[0], margins[0])
     across = image.tile_grid(1, columns, size[1], margins[1])
     for row in down:

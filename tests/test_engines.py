@@ -442,6 +442,17 @@ def test_shipped_model_restores(photo):
 
 
 @needs_pretrained
+@pytest.mark.parametrize("name", engines.pretrained_models())
+def test_shipped_forms_are_one_network(name, photo):
+    frames = image.to_float(codecs.jpeg(photo(64, 96)[None], 20).frames)
+    quantiser_map = np.random.default_rng(0).uniform(2.0, 6.0, (1, 4, 6)).astype(np.float32)
+    restored = {engine: engines.load(name, engine)(frames, quantiser_map) for engine in engines.forms(name)}
+    assert sorted(restored) == ["keras", "litert", "onnx"]
+    assert np.abs(restored["litert"] - frames).max() > 0.05
+    for result in restored.values():
+        np.testing.assert_allclose(result, restored["litert"], atol=1e-5, rtol=0)
+
+
 def test_a_folder_does_not_take_the_place_of_a_shipped_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / SHIPPED).mkdir()

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from export import artefacts, networks, pictures, tflite, verify
+from export import artefacts, metadata, networks, pictures, tflite, verify
 from keras_deartifact import codecs, engines, image, models, quantiser, restore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,9 +129,31 @@ def test_the_manifest_says_how_each_is_called(exported):
     assert sorted(shapes["tflite/model.float32.64x64.tflite"]) == [[1, 4, 4, 1], [1, 64, 64, 3]]
 
 
+def test_a_litert_file_says_what_it_is(exported):
+    out, _ = exported
+    made = json.loads((out / "manifest.json").read_text())
+    tile, any_size = (
+        metadata.read((out / "tflite" / name).read_bytes())
+        for name in ("model.int8.64x64.tflite", "model.float16.tflite")
+    )
+    assert tile["source"] == any_size["source"] == made["source"]
+    assert tile["quantiser_map"]["minimum"] == quantiser.MINIMUM_LOG2_STEP
+    assert (tile["precision"], tile["tile"], tile["margin"], tile["overlap"]) == ("int8", [64, 64], [16, 16], [32, 32])
+    assert (any_size["precision"], any_size["tile"], any_size["overlap"]) == ("float16", None, [128, 128])
+
+
+def test_the_manifest_names_what_accelerators_refuse(exported):
+    made = json.loads((exported[0] / "manifest.json").read_text())
+    refused = {each["path"]: each.get("refused_by") for each in made["artefacts"]}
+    assert refused["onnx/model.onnx"] is None
+    assert refused["tflite/model.float32.64x64.tflite"]["gpu"] == []
+    assert "DEPTH_TO_SPACE" in refused["tflite/model.float32.64x64.tflite"]["samsung"]
+
+
 def test_the_figures_can_be_measured_again(exported, run, folder):
     out, _ = exported
-    given = verify.batches(pictures.degraded(pictures.load(folder)))
+    # Every second picture is kept for calibration.
+    given = verify.batches(pictures.degraded(pictures.load(folder, 2 * pictures.COUNT)[::2]))
     expected = verify.restored_by(engines.load(run / "generator.keras"), given)
     for entry in json.loads((out / "manifest.json").read_text())["artefacts"]:
         measured = entry["measured"]
@@ -280,7 +302,7 @@ def test_a_predictor_goes_another_way(tmp_path):
     predictor = models.QualityPredictor()
     predictor.build((None, None, None, 3))
     predictor.save(tmp_path / "predictor.keras")
-    with pytest.raises(ValueError, match="python -m export.tflite"):
+    with pytest.raises(ValueError, match="python -m export.predictor"):
         networks.load_generator(tmp_path)
 
 

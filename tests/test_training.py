@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from export import card, tflite
+from export import artefacts, card, networks, predictor, tflite
 from keras_deartifact import data, engines, image, models, quantiser
 from training import callbacks, prepare_video
 from training.configs import CONFIGS, EnsembleConfig, PredictorConfig, as_dict
@@ -460,7 +460,7 @@ def test_predictor_run_goes_on(predictor_run, pictures, tmp_path, monkeypatch):
 
 def test_predictor_is_exported_with_its_card(predictor_run, tmp_path):
     file = tmp_path / "predictor.tflite"
-    assert tflite.export(predictor_run, file) <= 1e-4
+    assert predictor.export(predictor_run, file) <= predictor.LARGEST_DIFFERENCE
     assert engines.load_predictor(file)(np.zeros((2, 40, 64, 3), np.float32)).shape == (2, 3, 4)
     figures = tmp_path / "figures.json"
     figures.write_text(json.dumps({"sha256": engines.digest(file)}))
@@ -633,13 +633,14 @@ def test_nothing_to_prepare(tmp_path):
 def test_train_on_both_export_and_restore(pictures, shards, photo, tmp_path):
     config = dataclasses.replace(TESTING, video_batch=3, steps=2, learning_rate=1e-2)
     train(config, [str(pictures)], str(shards), tmp_path / "run")
-    difference = tflite.export(tmp_path / "run", tmp_path / "model.tflite")
-    assert difference <= 1e-5
-    assert {path.name for path in tmp_path.iterdir()} == {"run", "model.tflite"}
+    artefacts.export(tmp_path / "run", tmp_path / "artefact", ["tflite"], pictures, precisions=["float32"])
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "artefact"}
     # A picture with what a photograph has not: a flat half, an edge, sides that do not divide.
     frame = photo(45, 70)
     frame[:, :30] = (255, 0, 128)
-    restored = engines.load(tmp_path / "model.tflite", threads=1)(image.pad_to_multiple(frame[None], 16))
+    restored = engines.load(tmp_path / "artefact" / "tflite" / "model.float32.tflite", threads=1)(
+        image.pad_to_multiple(frame[None], 16)
+    )
     restored = image.crop(restored, 45, 70)[0]
     assert restored.dtype == np.uint8
     assert np.abs(restored[4:-4, 4:26].astype(int) - frame[4:-4, 4:26]).max() <= 8
@@ -653,29 +654,29 @@ def test_one_shard_is_not_enough(shards, pictures, tmp_path):
         train(config, [str(pictures)], str(tmp_path), tmp_path / "run")
 
 
-def test_export_without_a_run(tmp_path):
-    with pytest.raises(ValueError, match=r"There is no generator.keras or predictor.keras in .*: train first"):
-        tflite.export(tmp_path, tmp_path / "model.tflite")
+def test_a_generator_is_no_predictor(run, tmp_path):
+    with pytest.raises(ValueError, match="holds a generator, not a quality predictor: python -m export"):
+        predictor.export(run, tmp_path / "predictor.tflite")
 
 
-def test_export_of_a_model_that_does_nothing_is_refused(tmp_path):
-    model = make_model(TESTING).generator
-    # With its gates shut and its corrections at zero it returns what it is given.
-    model.gate_correction.bias.assign(np.full(96, -60.0))
-    model.save(tmp_path / "generator.keras")
-    with pytest.raises(ValueError, match="The generator changes nothing"):
-        tflite.export(tmp_path, tmp_path / "model.tflite")
-    assert not (tmp_path / "model.tflite").exists()
-    assert not list(tmp_path.glob("partial-*"))
+def test_export_of_a_predictor_that_says_nothing_is_refused(tmp_path):
+    says_nothing = models.QualityPredictor()
+    says_nothing.build((None, None, None, 3))
+    for weight in says_nothing.weights:
+        weight.assign(np.zeros(weight.shape))
+    says_nothing.save(tmp_path / "predictor.keras")
+    with pytest.raises(ValueError, match="says the same of everything"):
+        predictor.export(tmp_path, tmp_path / "out.tflite")
+    assert {path.name for path in tmp_path.iterdir()} == {"predictor.keras"}
 
 
-def test_export_of_a_wrong_conversion_is_refused(run, tmp_path, monkeypatch):
-    other = keras.models.load_model(run / "generator.keras", compile=False)
-    other.slope.assign(other.slope * 0.5)
+def test_export_of_a_wrong_conversion_is_refused(predictor_run, tmp_path, monkeypatch):
+    other, _ = networks.load_network(predictor_run)
+    other.set_weights([0.5 * weight for weight in other.get_weights()])
     wrong = tflite.convert(other)
-    monkeypatch.setattr(tflite, "convert", lambda generator: wrong)
-    with pytest.raises(ValueError, match="The LiteRT model differs from the Keras model by .* > 1e-05"):
-        tflite.export(run, tmp_path / "model.tflite")
+    monkeypatch.setattr(tflite, "convert", lambda network: wrong)
+    with pytest.raises(ValueError, match="The LiteRT model differs from the Keras model by .* > 0.0001"):
+        predictor.export(predictor_run, tmp_path / "predictor.tflite")
     assert not list(tmp_path.iterdir())
 
 
@@ -685,7 +686,7 @@ def test_export_of_a_wrong_conversion_is_refused(run, tmp_path, monkeypatch):
     [
         ("training.train", ["--config=testing", "--run={out}", "--data={empty}"], "Expected pictures"),
         ("training.prepare_video", ["--data={empty}", "--out={out}"], "There is no video or photograph"),
-        ("export.tflite", ["--run={empty}", "--out={out}/model.tflite"], "train first"),
+        ("export.predictor", ["--run={empty}", "--out={out}/model.tflite"], "train first"),
     ],
 )
 def test_programs_explain_what_is_missing(program, arguments, message, tmp_path):

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import networks, onnx, saved_model, tflite
+from export import networks, onnx, pictures, saved_model, tflite
 from keras_deartifact import engines, image, losses, models
 from keras_deartifact.models import GENERATORS, make_generator
 
@@ -161,6 +161,31 @@ def test_litert(variant, generator_of, tmp_path):
     # A file without the weights would be a few kB.
     assert (tmp_path / "generator.tflite").stat().st_size > 4 * sum(w.shape.num_elements() for w in _folded(variant))
     _assert_same(engines.load(tmp_path / "generator.tflite"), generator_of(variant), 1e-5)
+
+
+# As a share of what the network changes, by the root of the mean square. Weights that were moved at random round worse
+# than trained ones (`test_tflite.py`).
+LOSS = {"float16": 0.01, "dynamic_int8": 0.25, "int8": 0.25}
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return pictures.degraded(pictures.exactly(pictures.load(count=1), 48, 80), qualities=(10, 50), crfs=())
+
+
+@EVERY_GENERATOR
+@pytest.mark.parametrize("precision", sorted(LOSS))
+def test_litert_of_lower_precision(variant, precision, generator_of, examples, tmp_path):
+    generator = generator_of(variant)
+    given = pictures.network_inputs(examples, generator.channels)
+    (tmp_path / "generator.tflite").write_bytes(tflite.convert(generator, precision, examples=given))
+    frames = image.to_float(np.stack([each.compressed for each in examples]))
+    change = np.concatenate([np.asarray(generator(each)) - each[0] for each in given])
+    expected = np.clip(frames + change, 0, 1)
+    maps = np.stack([each.quantiser_map for each in examples])
+    restored = np.clip(engines.load(tmp_path / "generator.tflite")(frames, maps), 0, 1)
+    lost = np.sqrt(np.mean((restored - expected) ** 2) / np.mean((expected - frames) ** 2))
+    assert 0 < lost < LOSS[precision]
 
 
 def _folded(variant):
