@@ -257,7 +257,7 @@ def restore_video(
     target: files.StrPath,
     *,
     predictor: Predictor | None = None,
-    strength: float | None = None,
+    strength: float = 1.0,
     codec: str | None = None,
     crf: float | None = None,
     preset: str | None = None,
@@ -277,8 +277,7 @@ def restore_video(
         source: a video file.
         target: the file to write; its extension gives the container.
         predictor: see `restore_image`; it is called in a thread of its own, with one padded float32 frame.
-        strength: 0 keeps the decoded planes, 1 takes what the network makes of them; None: `video_strength` of each
-            frame's map.
+        strength: 0 keeps the decoded planes, 1 takes what the network makes of them.
         codec: key of `encoders.ENCODERS`; by default the one that `encoders.default` chooses.
         crf: quality in the encoder's own scale, down is better; the default is the encoder's in `encoders.ENCODERS`.
         preset: speed against size, in the encoder's own words; the default is the encoder's in `encoders.ENCODERS`.
@@ -295,8 +294,7 @@ def restore_video(
         FileExistsError: the target exists, and `overwrite` is False.
         OSError: the file system does not give or take it.
     """
-    if strength is not None:
-        _check_strength(strength)
+    _check_strength(strength)
     info = video.probe(source)
     if info.pix_fmt is None:
         raise video.BrokenVideoError(
@@ -341,22 +339,6 @@ def restore_video(
     )
 
 
-def video_strength(quantiser_map: Floats) -> float:
-    """Returns how much of the network's change suits a frame of a video.
-
-        strength = min(max(1 / 4 + mean(map) / 8, 1 / 4), 1)
-
-    Of the finer steps, an encoder leaves less that can be told from what was filmed, and the network takes some of that
-    for its traces: all of its change makes a clip of CRF 12 worse by 0.2 to 0.3 dB, this share better by as much. The
-    line goes through the shares that are best for the shipped model on frames of two training clips by x264. For
-    MPEG-2 and -4 they are up to 0.2 above it. Of JPEG the whole change is best at every quality.
-
-    Args:
-        quantiser_map: log2 steps, smoothed over time, so that the strength does not flicker.
-    """
-    return float(np.clip(0.25 + quantiser_map.mean() / 8.0, 0.25, 1.0))
-
-
 class _Decoded(NamedTuple):
     """A frame on its way to the network: `images` float32 `(1, rows, columns, 3)`, padded to a multiple of 16."""
 
@@ -371,7 +353,6 @@ class _Restored(NamedTuple):
     frame: av.VideoFrame
     images: Floats
     restored: Floats
-    strength: float
 
 
 class _Timed:
@@ -396,7 +377,7 @@ class _Run:
         self,
         restorer: Restorer,
         predictor: Predictor | None,
-        strength: float | None,
+        strength: float,
         progress: Callable[[int], None] | None,
     ) -> None:
         self.frames = 0
@@ -436,8 +417,7 @@ class _Run:
         self.frames += 1
         if self._progress is not None:
             self._progress(self.frames)
-        strength = video_strength(item.quantiser_map) if self._strength is None else self._strength
-        return _Restored(item.frame, item.images, restored, strength)
+        return _Restored(item.frame, item.images, restored)
 
     @property
     def busy_seconds(self) -> float:
@@ -447,8 +427,8 @@ class _Run:
     def corrected(self, item: _Restored) -> av.VideoFrame:
         """The decoded frame with what the network changed."""
         correction = (item.restored - item.images)[0, : item.frame.height, : item.frame.width]
-        if item.strength != 1.0:
-            correction *= np.float32(item.strength)
+        if self._strength != 1.0:
+            correction *= np.float32(self._strength)
         return colour.add_correction(item.frame, correction)
 
     def _shown(self, images: Floats) -> Floats | None:

@@ -47,8 +47,8 @@ def identity(frames, quantiser_map=None):
     return frames
 
 
-def subject(name, multiply_accumulates_720p=None, engine="litert"):
-    return bench.Subject(name, name, engine, multiply_accumulates_720p, identity)
+def subject(name, multiply_accumulates_720p=None, engine="litert", provider=None):
+    return bench.Subject(name, name, engine, provider, multiply_accumulates_720p, identity)
 
 
 class Clock:
@@ -130,24 +130,30 @@ def test_no_time_at_all_is_still_a_number():
 
 
 def test_report_by_hand():
-    first, second = subject("first", 1_000_000_000), subject("second")
+    first, second = subject("first", 1_000_000_000), subject("first", None, "onnx", "cuda")
+    third = subject("first", None, "onnx", "cpu")
     settings = replace(bench.QUICK, matrix_side=1000)
     rates = {name: [100.0] for name in bench.stages.STAGES} | {
         # One product is 1 GMAC.
         bench.stages.MATRIX: [50.0, 40.0, 80.0],
-        "model first": [20.0, 10.0, 40.0],
-        "model second": [40.0, 30.0, 40.0],
+        bench.subjects.key(first): [20.0, 10.0, 40.0],
+        bench.subjects.key(second): [40.0, 30.0, 40.0],
+        bench.subjects.key(third): [1.0, 1.0, 1.0],
         bench.stages.PREDICTOR: [10.0, 10.0, 10.0],
     }
     rates = {name: values * (3 // len(values)) for name, values in rates.items()}
     runs = {
-        "model first": [{"fps": 8.0, "inference_busy": 0.9, "peak_bytes": 100}],
-        "model second": [{"fps": 16.0, "inference_busy": 0.8, "peak_bytes": None}],
+        bench.subjects.key(first): [{"fps": 8.0, "inference_busy": 0.9, "peak_bytes": 100}],
+        bench.subjects.key(second): [{"fps": 16.0, "inference_busy": 0.8, "peak_bytes": None}],
     }
     # 2560 x 1440, four times 720p.
-    report = bench.measurement._report(2560, 1440, settings, [first, second], rates, runs)
+    report = bench.measurement._report(2560, 1440, settings, [first, second, third], rates, runs)
     assert report.peak_gmac_per_second == bench.Spread(50.0, 40.0, 80.0)
-    one, two, predictor = report.networks
+    one, two, three, predictor = report.networks
+    assert [(each.engine, each.provider) for each in report.networks] == [
+        ("litert", None), ("onnx", "cuda"), ("onnx", "cpu"), ("litert", None)
+    ]  # fmt: skip
+    assert three.ratio == bench.Spread(0.05, 0.025, 0.1)
     assert (one.fps, one.ratio, one.gmac) == (bench.Spread(20.0, 10.0, 40.0), bench.Spread(1.0, 1.0, 1.0), 4.0)
     assert one.gmac_per_second == bench.Spread(80.0, 40.0, 160.0)
     # 80 / 50, and by round 80 / 50, 40 / 40, 160 / 80.
@@ -156,14 +162,18 @@ def test_report_by_hand():
     assert (two.gmac, two.gmac_per_second, two.share_of_peak) == (None, None, None)
     assert (predictor.name, predictor.ratio) == (engines.PREDICTOR, bench.Spread(0.5, 0.25, 1.0))
     assert {stage.ratio for stage in report.stages} == {bench.Spread(5.0, 2.5, 10.0)}
-    assert [(each.ratio.median, each.peak_bytes) for each in report.runs] == [(1.0, 100), (2.0, None)]
+    # Not of the third.
+    runs = [(each.engine, each.provider, each.ratio.median, each.peak_bytes) for each in report.runs]
+    assert runs == [("litert", None, 1.0, 100), ("onnx", "cuda", 2.0, None)]
 
 
 def test_the_work_is_that_of_the_padded_frame():
     settings = bench.QUICK
-    rates = dict.fromkeys([bench.stages.MATRIX, bench.stages.PREDICTOR, "model a", *bench.stages.STAGES], [1.0])
-    runs = {"model a": [{"fps": 1.0, "inference_busy": 1.0, "peak_bytes": 1}]}
-    report = bench.measurement._report(1920, 1080, settings, [subject("a", 921_600_000)], rates, runs)
+    one = subject("a", 921_600_000)
+    key = bench.subjects.key(one)
+    rates = dict.fromkeys([bench.stages.MATRIX, bench.stages.PREDICTOR, key, *bench.stages.STAGES], [1.0])
+    runs = {key: [{"fps": 1.0, "inference_busy": 1.0, "peak_bytes": 1}]}
+    report = bench.measurement._report(1920, 1080, settings, [one], rates, runs)
     assert report.networks[0].gmac == pytest.approx(1920 * 1088 / 1e6)
 
 
@@ -175,10 +185,10 @@ def _size_report(peak_bytes=2_500_000):
         peak_gmac_per_second=bench.Spread(100.0, 90.0, 110.0),
         networks=[
             bench.NetworkRow("model", "litert", fps, bench.Spread(1.0, 1.0, 1.0), 4.7646, fps, share),
-            bench.NetworkRow("other", "onnx", fps, share, None, None, None),
+            bench.NetworkRow("other", "onnx", fps, share, None, None, None, "cuda"),
         ],
         stages=[bench.StageRow("decode", fps, share)],
-        runs=[bench.RunRow("model", "litert", fps, share, share, peak_bytes)],
+        runs=[bench.RunRow("model", "onnx", fps, share, share, peak_bytes, "openvino")],
     )
 
 
@@ -187,9 +197,10 @@ def test_rows_as_cells():
     assert bench.network_table(report.networks) == [
         ["network", "engine", "fps", "ratio", "GMAC", "GMAC/s", "of peak, %"],
         ["model", "litert", "12.3 (10.0..15.0)", "1.00 (1.00..1.00)", "4.76", "12.3 (10.0..15.0)", "50 (25..75)"],
-        ["other", "onnx", "12.3 (10.0..15.0)", "0.50 (0.25..0.75)", "-", "-", "-"],
+        ["other", "onnx with cuda", "12.3 (10.0..15.0)", "0.50 (0.25..0.75)", "-", "-", "-"],
     ]
     assert bench.stage_table(report.stages)[1] == ["decode", "12.3 (10.0..15.0)", "0.50 (0.25..0.75)"]
+    assert bench.run_table(report.runs)[1][1] == "onnx with openvino"
     assert bench.run_table(report.runs)[1][-2:] == ["50 (25..75)", "2"]
     assert bench.run_table(_size_report(peak_bytes=None).runs)[1][-1] == "-"
 
@@ -198,6 +209,10 @@ def test_what_was_written_is_read_again():
     reports = [_size_report(), _size_report(peak_bytes=None)]
     written = json.loads(json.dumps({"sizes": [asdict(report) for report in reports]}))
     assert bench.read_sizes(written) == reports
+    # As of before there were providers.
+    for row in (*written["sizes"][0]["networks"], *written["sizes"][0]["runs"]):
+        del row["provider"]
+    assert bench.read_sizes(written)[0].networks[0] == reports[0].networks[0]
 
 
 @pytest.mark.parametrize(
@@ -209,44 +224,7 @@ def test_what_another_wrote_is_refused(values):
         bench.read_sizes(values)
 
 
-# What is measured.
-
-
-def test_every_engine_has_a_line():
-    assert bench.subjects.RUNTIMES.keys() == engines.ENGINES.keys()
-
-
-@needs_shipped_models
-def test_all_that_ship_and_why_the_others_are_not_there(monkeypatch):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        bench.subjects.util, "find_spec", lambda name: None if name == "onnxruntime" else find_spec(name)
-    )
-    subjects, skipped = bench.load(threads=1)
-    assert [each.name for each in subjects] == engines.pretrained_models()
-    assert {each.engine for each in subjects} == {"litert"}
-    for each in subjects:
-        assert each.multiply_accumulates_720p == engines.card(each.name)["multiply_accumulates_720p"]
-    reasons = {each.engine: each.reason for each in skipped}
-    assert reasons.keys() == engines.ENGINES.keys() - {"litert"}
-    assert reasons["onnx"] == "onnxruntime not installed: pip install 'keras_deartifact[train]'"
-    assert reasons["keras"] == "no model for it was given: --model with a .keras file"
-
-
-@needs_shipped_models
-def test_an_engine_that_does_not_import_is_skipped(tmp_path, monkeypatch):
-    def without_runtime(path, threads):
-        raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
-
-    monkeypatch.setitem(engines.ENGINES, "onnx", without_runtime)
-    (tmp_path / "model.onnx").write_bytes(b"something")
-    subjects, skipped = bench.load([SHIPPED, str(tmp_path / "model.onnx"), SHIPPED], threads=1)
-    assert [each.name for each in subjects] == [SHIPPED]
-    assert (skipped[0].engine, skipped[0].model) == ("onnx", "model.onnx")
-    assert "needs a package that is not installed (onnxruntime): pip install" in skipped[0].reason
-    assert "onnx" not in [each.engine for each in skipped[1:]]
-    with pytest.raises(ValueError, match=r"expected a model that an installed engine runs\. .*\(onnxruntime\)"):
-        bench.load([str(tmp_path / "model.onnx")])
+# The measurement.
 
 
 def test_a_clip_is_scaled_and_starts_again(tmp_path):
@@ -278,7 +256,8 @@ def _assert_numbers(value, where=""):
 def test_a_quick_run_of_what_ships_needs_no_tensorflow(tmp_path):
     code = (
         "import sys; from keras_deartifact import cli;"
-        "code = cli.main(['bench', '--quick', '--threads', '1', '--json', '-', '--size', '40x24', '--size', '32x32']);"
+        "code = cli.main(['bench', '--quick', '--engine', 'litert', '--threads', '1', '--json', '-', "
+        "'--size', '40x24', '--size', '32x32']);"
         "print(*sys.modules, file=sys.stderr); sys.exit(code)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -293,16 +272,18 @@ def test_a_quick_run_of_what_ships_needs_no_tensorflow(tmp_path):
     assert values["machine"]["packages"]["ai-edge-litert"]
     # numpy was loaded after its threads were set.
     assert values["notes"] == []
-    assert [each["engine"] for each in values["skipped"]] == ["onnx", "keras", "saved_model", "ensemble"]
+    assert values["skipped"] == []
     assert [(each["width"], each["height"]) for each in values["sizes"]] == [(40, 24), (32, 32)]
     for size in values["sizes"]:
-        names = engines.pretrained_models()
+        names = bench.forms.default_models()
         assert [row["name"] for row in size["networks"]] == [*names, engines.PREDICTOR]
         assert [row["name"] for row in size["runs"]] == names
         assert [row["name"] for row in size["stages"]] == list(bench.stages.STAGES)
         if sys.platform != "linux":
             for row in size["runs"]:
                 del row["peak_bytes"]
+        for row in (*size["networks"], *size["runs"]):
+            assert row.pop("provider") is None
         _assert_numbers(size)
     assert list(tmp_path.iterdir()) == []
 
@@ -310,10 +291,12 @@ def test_a_quick_run_of_what_ships_needs_no_tensorflow(tmp_path):
 @needs_shipped_models
 def test_the_table_and_its_file(tmp_path, run, monkeypatch):
     monkeypatch.setattr(bench.runs, "in_own_process", lambda function, *arguments: (function(*arguments), None))
-    code, out, err = run("--quick", "--model", SHIPPED, "--json", tmp_path / "values.json")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    arguments = ("--quick", "--model", SHIPPED, "--engine", "litert", "--json", tmp_path / "values.json")
+    code, out, err = run(*arguments)
     assert (code, err) == (0, "")
     values = json.loads((tmp_path / "values.json").read_text(), parse_constant=pytest.fail)
-    assert values["sha256"] == {SHIPPED: engines.digest(engines.pretrained_path(SHIPPED))}
+    assert values["sha256"] == {f"{SHIPPED}.tflite": engines.digest(engines.pretrained_path(SHIPPED))}
     size = values["sizes"][0]
     lines = out.splitlines()
     assert any(line.startswith("88x56; peak, by a product of 128x128 float32 matrices: ") for line in lines)
@@ -324,9 +307,11 @@ def test_the_table_and_its_file(tmp_path, run, monkeypatch):
     assert rows[0][6] == f"{4.764672 / 150:.3g}"
     # Where the system tells no memory.
     assert rows[1][-1] == "-"
-    assert "skipped: ensemble: no model for it was given: --model with the folder of an ensemble's run" in lines
     assert any(line.startswith("note: the matrix product has the threads that numpy's BLAS chose") for line in lines)
-    code, out, err = run("--quick", "--model", SHIPPED, "--json", tmp_path / "values.json")
+    # Nothing is remembered of a quick run.
+    assert not any("--engine auto" in line for line in lines)
+    assert not any(engines.remembered(SHIPPED).values())
+    code, out, err = run(*arguments)
     assert (code, out) == (2, "") and "--overwrite" in err and err.count("\n") == 1
 
 
@@ -343,9 +328,11 @@ def test_other_engines_are_measured(tmp_path, generator, monkeypatch):
         shapes = (("images", 3), ("quantiser_map", 1))
         signature = [tf.TensorSpec((None, None, None, channels), name=name) for name, channels in shapes]
         tf2onnx.convert.from_function(function, signature, output_path=str(paths["onnx"]))
-    subjects, skipped = bench.load([str(path) for path in paths.values()])
+    subjects, skipped = bench.load([str(path) for path in paths.values()], only=["litert", *paths])
+    assert [(each.engine, each.reason) for each in skipped] == [
+        ("litert", "no model for it was given: --model with a .tflite file")
+    ]
     assert [each.engine for each in subjects] == list(paths)
-    assert not {each.engine for each in skipped} & paths.keys()
     assert bench.digests(subjects) == {path.name: engines.digest(path) for path in paths.values()}
     assert subjects[0].multiply_accumulates_720p == complexity.multiply_accumulates(generator)
     steps = []
@@ -357,7 +344,7 @@ def test_other_engines_are_measured(tmp_path, generator, monkeypatch):
         settings=bench.QUICK,
         step=lambda: steps.append(1),
     )
-    assert len(steps) == bench.turns(len(subjects), bench.QUICK)
+    assert len(steps) == bench.turns(subjects, bench.QUICK)
     for row in (*reports[0].networks, *reports[0].runs):
         assert 0 < row.fps.low <= row.fps.median <= row.fps.high < math.inf
     keras_row = reports[0].networks[0]
@@ -370,7 +357,8 @@ def test_other_engines_are_measured(tmp_path, generator, monkeypatch):
 def test_a_model_of_another_make_has_no_count(tmp_path):
     images, maps = keras.Input((None, None, 3)), keras.Input((None, None, 1))
     keras.Model([images, maps], keras.layers.Conv2D(3, 1)(images)).save(tmp_path / "other.keras")
-    assert bench.subjects._multiply_accumulates(str(tmp_path / "other.keras"), "keras") is None
+    form = bench.forms.Form("other.keras", "keras", str(tmp_path / "other.keras"))
+    assert bench.subjects._multiply_accumulates(form) is None
 
 
 # The machine.
@@ -406,15 +394,6 @@ def test_machine():
     assert f"numpy {np.__version__}" in second
 
 
-def test_whose_threads_are_others(monkeypatch):
-    assert bench.uncontrolled([subject("a")], 2, True) == []
-    assert "numpy's BLAS" in bench.uncontrolled([subject("a")], 2, False)[0]
-    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 0)
-    notes = bench.uncontrolled([subject("a", engine="keras")], 2, True)
-    assert notes == ["TensorFlow has its default threads, not 2; it was in use already"]
-    assert bench.uncontrolled([subject("a", engine="keras")], None, True) == []
-
-
 def test_threads_of_the_matrix_product(monkeypatch):
     before = dict(os.environ)
     assert command._limit_matrix_product(3) is False
@@ -441,6 +420,8 @@ def test_threads_of_the_matrix_product(monkeypatch):
         ["--quick", "--model", "nonesuch"],
         ["--quick", "--model", "missing.onnx"],
         ["--quick", "--model", "setup.cfg"],
+        ["--quick", "--engine", "steam"],
+        ["--quick", "--engine", "ensemble"],
         ["--quick", "--json", "nowhere/values.json"],
     ],
 )
@@ -459,7 +440,7 @@ def test_an_interruption_leaves_nothing(tmp_path, run, monkeypatch):
 
     monkeypatch.setattr(bench.measurement.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(bench.runs, "in_own_process", interrupted)
-    code, out, err = run("--quick", "--model", SHIPPED, "--json", tmp_path / "values.json")
+    code, out, err = run("--quick", "--engine", "litert", "--json", tmp_path / "values.json")
     assert (code, out) == (130, "")
     assert err.startswith("deartifact: interrupted") and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 import html
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 
 from keras_deartifact import engines
 from training import evaluate
-from training.evaluation.inputs import load_restorers
+from training.evaluation.inputs import load_restorers, model_files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,7 +35,7 @@ def measured(photo, tmp_path_factory):
                  "rows": [{"quality": None, "method": "original", "mAP50": 0.4321, "mAP50:95": 0.2}]}  # fmt: skip
     (folder / "detection.json").write_text(json.dumps(detection))
     code = "import sys; from keras_deartifact import cli; sys.exit(cli.main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "bench", "--quick", f"--model={engines.DEFAULT_MODEL}", "--json=-"]
+    command = [sys.executable, "-c", code, "bench", "--quick", "--engine=litert", "--json=-"]
     speed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     (folder / "speed.json").write_text(speed.stdout)
     done = _run(f"--stills={pictures}", f"--grey={pictures}", "--qualities=10,20,40,80", "--filters=", "--shown=1",
@@ -81,7 +82,7 @@ def test_other_programs_figures_are_in_all_three(measured):
     assert all(f"**{title}**" in output and f"<h2>{title}</h2>" in report for title in titles)
     assert "| original |  | 0.432 |  | 0.200 |  |  |" in output
     digest = figures["sha256"][engines.DEFAULT_MODEL]
-    assert figures["sources"][f"speed, SHA-256 of {engines.DEFAULT_MODEL}"] == digest
+    assert figures["sources"][f"speed, SHA-256 of {engines.DEFAULT_MODEL}.tflite"] == digest
     for name, text in figures["sources"].items():
         assert f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" in report
 
@@ -178,6 +179,25 @@ def test_report_fits_the_page(measured, tmp_path, browser, width):
 def test_names_of_models_must_differ():
     with pytest.raises(ValueError, match="Expected models of different names"):
         load_restorers([engines.DEFAULT_MODEL] * 2)
+
+
+def test_models_in_several_forms_run_on_litert(tmp_path, monkeypatch):
+    """Whatever is the fastest here; and a folder of a model's name does not take its place."""
+    monkeypatch.chdir(tmp_path)
+    export, name = Path("export"), engines.DEFAULT_MODEL
+    for folder in (export / "tflite", export / "onnx", Path(name)):
+        folder.mkdir(parents=True)
+    shutil.copy(engines.pretrained_path(name), export / "tflite/model.float32.tflite")
+    (export / "onnx/model.onnx").write_bytes(b"of no use")
+    (export / "manifest.json").write_text("{}")
+    monkeypatch.setattr(engines.loading, "_load_fastest", None)
+    restorers = load_restorers([name, str(export)])
+    assert {each: restorer.engine for each, restorer in restorers.items()} == {name: "litert", "export": "litert"}
+    assert model_files([name, str(export)]) == {name: engines.pretrained_path(name), str(export): export}
+    monkeypatch.undo()
+    # A file has one engine.
+    with pytest.raises(ValueError, match="is no model that the engine 'onnx' can load"):
+        load_restorers([str(tmp_path / export / "onnx/model.onnx")])
 
 
 @pytest.mark.parametrize(

@@ -356,23 +356,6 @@ def test_variable_frame_rate_is_kept(tmp_path):
     assert times_of(tmp_path / "out.mp4") == times_of(source)
 
 
-@pytest.mark.parametrize(("log2_step", "strength"), [(-1, 0.25), (0, 0.25), (2, 0.5), (4, 0.75), (6, 1), (8, 1)])
-def test_video_strength_by_hand(log2_step, strength):
-    assert restore.video_strength(np.full((2, 3), log2_step, np.float32)) == strength
-
-
-def test_a_video_takes_as_much_as_its_map_bears(tmp_path):
-    """Where no bitstream tells, by what the predictor says."""
-    source = make(tmp_path / "in.mkv", "ffv1", None, count=2, size=(32, 32), pix_fmt="yuv444p")
-
-    def predictor(frames):
-        return np.full((len(frames), 2, 2), 2.0, np.float32)
-
-    restore.restore_video(brighter, source, tmp_path / "out.mkv", predictor=predictor, codec="ffv1")
-    old, new = (colour.to_rgb(next(video.read_frames(path)).image) for path in (source, tmp_path / "out.mkv"))
-    assert (new.astype(int) - old).mean() == pytest.approx(8, abs=0.5)
-
-
 @pytest.mark.parametrize(
     ("pix_fmt", "size"), [("gray", (96, 64)), ("yuv420p", (97, 65)), ("yuv422p10le", (96, 66)), ("yuv444p", (50, 70))]
 )
@@ -381,7 +364,7 @@ def test_formats_and_odd_sizes(tmp_path, pix_fmt, size):
     report = restore.restore_video(identity, source, tmp_path / "same.mkv", codec="ffv1")
     assert planes_of(tmp_path / "same.mkv") == planes_of(source)
     assert not report.states_quantisers
-    restore.restore_video(brighter, source, tmp_path / "brighter.mkv", strength=1.0, codec="ffv1")
+    restore.restore_video(brighter, source, tmp_path / "brighter.mkv", codec="ffv1")
     old, new = (colour.to_rgb(next(video.read_frames(tmp_path / name)).image) for name in ("in.mkv", "brighter.mkv"))
     assert (new.astype(int) - old).mean() == pytest.approx(16, abs=0.5)
 

@@ -10,7 +10,9 @@ from typing import Any
 
 __all__ = ["machine", "machine_lines"]
 
-_DISTRIBUTIONS = ("numpy", "av", "ai-edge-litert", "onnxruntime", "keras", "tensorflow")
+# ONNX Runtime is another package for every maker's devices.
+_ONNX_RUNTIMES = [f"onnxruntime{device}" for device in ("", "-gpu", "-openvino", "-directml", "-qnn")]
+_DISTRIBUTIONS = ("numpy", "av", "ai-edge-litert", *_ONNX_RUNTIMES, "keras", "tensorflow")
 
 
 def machine(threads: int | None = None) -> dict[str, Any]:

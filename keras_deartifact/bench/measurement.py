@@ -13,7 +13,7 @@ from keras_deartifact.bench.results import NetworkRow, RunRow, SizeReport, Stage
 from keras_deartifact.bench.runs import whole_runs
 from keras_deartifact.bench.settings import STANDARD, Settings
 from keras_deartifact.bench.stages import MATRIX, PREDICTOR, STAGES, make_clip, rates_alone
-from keras_deartifact.bench.subjects import Subject, key, stated_work
+from keras_deartifact.bench.subjects import Subject, key, most_runs, running, stated_work
 
 __all__ = ["measure", "turns"]
 
@@ -31,13 +31,14 @@ def measure(
     """Measures everything, at each size.
 
     Args:
-        subjects: of `load`; the first is what the others are compared with.
+        subjects: of `load`; the first is what the others are compared with. Whole runs are of those that
+            `subjects.running` chooses.
         source: a clip, which is scaled to each size.
         restore_frames: that of `restore.py`, which is of the same layer as this package.
         restore_video: likewise; another process has to be able to import it.
         settings: how much.
         threads: of the engines; one for each processor by default.
-        step: called after each turn, `turns(len(subjects), settings)` times.
+        step: called after each turn, `turns(subjects, settings)` times; at once for those that turn out not to be.
 
     Returns:
         A report for each size.
@@ -49,15 +50,19 @@ def measure(
             clip = Path(name) / "clip.mp4"
             make_clip(source, clip, width, height, settings.clip_frames)
             rates = rates_alone(clip, subjects, predictor, restore_frames, settings, step)
-            runs = whole_runs(clip, subjects, restore_video, settings, threads, step)
+            fps = {name: spread(each).median for name, each in rates.items()}
+            chosen = running(subjects, fps)
+            for _ in range(settings.run_rounds * (most_runs(subjects) - len(chosen))):
+                step()
+            runs = whole_runs(clip, chosen, restore_frames, restore_video, settings, threads, step)
         reports.append(_report(width, height, settings, subjects, rates, runs))
     return reports
 
 
-def turns(subjects: int, settings: Settings) -> int:
-    """How many turns `measure` takes for so many models."""
-    alone = settings.rounds * (len((MATRIX, PREDICTOR, *STAGES)) + subjects)
-    return len(settings.sizes) * (alone + settings.run_rounds * subjects)
+def turns(subjects: Sequence[Subject], settings: Settings) -> int:
+    """How many turns `measure` takes at most."""
+    alone = settings.rounds * (len((MATRIX, PREDICTOR, *STAGES)) + len(subjects))
+    return len(settings.sizes) * (alone + settings.run_rounds * most_runs(subjects))
 
 
 def _report(
@@ -71,7 +76,7 @@ def _report(
     first = key(subjects[0])
     peak = [settings.matrix_side**3 / 1e9 * rate for rate in rates[MATRIX]]
 
-    def network(name: str, engine: str, key: str, work: float | None) -> NetworkRow:
+    def network(name: str, engine: str, provider: str | None, key: str, work: float | None) -> NetworkRow:
         fps = rates[key]
         speed = None if work is None else [work * each for each in fps]
         return NetworkRow(
@@ -82,6 +87,7 @@ def _report(
             gmac=work,
             gmac_per_second=None if speed is None else spread(speed),
             share_of_peak=None if speed is None else ratio(speed, peak),
+            provider=provider,
         )
 
     def padded(multiply_accumulates_720p: int | None) -> float | None:
@@ -99,22 +105,24 @@ def _report(
             ratio=ratio(fps, [each["fps"] for each in runs[first]]),
             inference_busy=spread([each["inference_busy"] for each in values]),
             peak_bytes=max(peaks, default=None),
+            provider=subject.provider,
         )
 
     networks = [
-        network(subject.name, subject.engine, key(subject), padded(subject.multiply_accumulates_720p))
-        for subject in subjects
+        network(each.name, each.engine, each.provider, key(each), padded(each.multiply_accumulates_720p))
+        for each in subjects
     ]
     predictor_card = json.loads(engines.predictor_path().with_suffix(".json").read_text("utf-8"))
     # It sees whole blocks alone.
     whole = (width // image.GRID * image.GRID, height // image.GRID * image.GRID)
-    work = stated_work(predictor_card)
-    networks.append(network(engines.PREDICTOR, "litert", PREDICTOR, None if work is None else gmac(work, *whole)))
+    stated = stated_work(predictor_card)
+    work = None if stated is None else gmac(stated, *whole)
+    networks.append(network(engines.PREDICTOR, "litert", None, PREDICTOR, work))
     return SizeReport(
         width=width,
         height=height,
         peak_gmac_per_second=spread(peak),
         networks=networks,
         stages=[StageRow(name, spread(rates[name]), ratio(rates[name], rates[first])) for name in STAGES],
-        runs=[run(subject) for subject in subjects],
+        runs=[run(subject) for subject in subjects if key(subject) in runs],
     )

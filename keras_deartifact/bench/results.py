@@ -11,6 +11,7 @@ __all__ = [
     "SizeReport",
     "Spread",
     "StageRow",
+    "engine_name",
     "gmac",
     "ratio",
     "read_sizes",
@@ -43,6 +44,7 @@ class NetworkRow:
         gmac: multiply-accumulates of a frame, in 10^9; None where unknown.
         gmac_per_second: `gmac * fps`.
         share_of_peak: `gmac_per_second` over the matrix product's.
+        provider: of ONNX Runtime; None for another engine.
     """
 
     name: str
@@ -52,6 +54,7 @@ class NetworkRow:
     gmac: float | None
     gmac_per_second: Spread | None
     share_of_peak: Spread | None
+    provider: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class RunRow:
         ratio: `fps` over that of the first row.
         inference_busy: share of the time inside the restorer, in `[0, 1]`.
         peak_bytes: the most memory that any of the processes held; None where the system does not tell.
+        provider: of ONNX Runtime; None for another engine.
     """
 
     name: str
@@ -82,6 +86,7 @@ class RunRow:
     ratio: Spread
     inference_busy: Spread
     peak_bytes: int | None
+    provider: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,9 +97,9 @@ class SizeReport:
         width: of the clip, in pixels.
         height: likewise.
         peak_gmac_per_second: of the matrix product.
-        networks: the models in the order given, then the quality predictor.
+        networks: every model with every engine, in the order given, then the quality predictor.
         stages: in the order in which a frame passes them.
-        runs: the models in the order given.
+        runs: those of them that `subjects.running` chose, in the same order.
     """
 
     width: int
@@ -103,6 +108,11 @@ class SizeReport:
     networks: list[NetworkRow]
     stages: list[StageRow]
     runs: list[RunRow]
+
+
+def engine_name(engine: str, provider: str | None) -> str:
+    """What an engine is called for the reader."""
+    return engine if provider in (None, "cpu") else f"{engine} with {provider}"
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -1,37 +1,29 @@
-"""The models that are measured, each by the engine that its file calls for, and why others are not."""
+"""The models that are measured, each by every engine that can run it here, and why others are not."""
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import util
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_deartifact import engines
+from keras_deartifact.bench import forms
+from keras_deartifact.engines.choice import LEAD
+from keras_deartifact.engines.onnx import ProviderError, providers
 
-__all__ = [
-    "RUNTIMES",
-    "Skipped",
-    "Subject",
-    "digests",
-    "key",
-    "limit_tensorflow",
-    "load",
-    "stated_work",
-    "uncontrolled",
-]
+__all__ = ["RUNTIMES", "Skipped", "Subject", "digests", "key", "load", "most_runs", "notes", "running", "stated_work"]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that is measured.
+    """A model with an engine that is measured.
 
     Attributes:
-        name: for the reader.
-        model: what `engines.load` takes.
+        name: of the model, for the reader.
+        model: what the user named, which `engines.load` takes; one in several forms is several subjects.
         engine: what runs it.
+        provider: of ONNX Runtime; None for another engine.
         multiply_accumulates_720p: of a 720p frame, None where nothing tells.
         restorer: the loaded model.
     """
@@ -39,8 +31,9 @@ class Subject:
     name: str
     model: str
     engine: str
+    provider: str | None
     multiply_accumulates_720p: int | None
-    restorer: engines.Restorer
+    restorer: engines.LoadedRestorer
 
 
 @dataclass(frozen=True)
@@ -54,132 +47,154 @@ class Skipped:
 
 @dataclass(frozen=True)
 class _Runtime:
-    """What an engine runs, and the packages it needs."""
+    """What an engine runs, the packages it needs, and what installs them."""
 
     takes: str
-    suffix: str
-    packages: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+    install: str = "keras_deartifact[train]"
 
 
 RUNTIMES = {
-    "litert": _Runtime("a .tflite file", ".tflite", ("ai_edge_litert",)),
-    "onnx": _Runtime("an .onnx file", ".onnx", ("onnxruntime",)),
-    "keras": _Runtime("a .keras file", ".keras", ("keras", "tensorflow")),
-    "saved_model": _Runtime("a SavedModel's folder", "", ("tensorflow",)),
-    "ensemble": _Runtime("the folder of an ensemble's run", ".json", ()),
+    "litert": _Runtime("a .tflite file", ("ai_edge_litert",), "ai-edge-litert"),
+    "onnx": _Runtime("an .onnx file", ("onnxruntime",), "onnxruntime"),
+    "keras": _Runtime("a .keras file", ("keras", "tensorflow")),
+    "saved_model": _Runtime("a SavedModel's folder", ("tensorflow",)),
+    "ensemble": _Runtime("the folder of an ensemble's run"),
 }
 
 
-def load(models: Sequence[str] | None = None, threads: int | None = None) -> tuple[list[Subject], list[Skipped]]:
-    """Loads the models that are measured, each by the engine that its file calls for.
+def load(
+    models: Sequence[str] | None = None, threads: int | None = None, only: Sequence[str] | None = None
+) -> tuple[list[Subject], list[Skipped]]:
+    """Loads the models that are measured, each by every engine that has a form of it, with every provider.
 
     Args:
-        models: as `engines.load` takes them; by default all that ship.
+        models: as `engines.load` takes them; by default `forms.default_models()`.
         threads: of the engines; one for each processor by default.
+        only: keys of `engines.ENGINES` to do with; by default all.
 
     Returns:
-        What can be measured, in the order given, and every engine and model that cannot.
+        What can be measured, in the order given and that of `engines.ENGINES`, and every engine and model that cannot.
 
     Raises:
         ValueError: a file is no model that its engine can load, or nothing can be measured.
     """
-    subjects, skipped = [], []
-    for model in dict.fromkeys(models or engines.pretrained_models()):
-        engine = _engine_of(model)
-        name = model if model in engines.pretrained_models() else Path(model).name
-        limit_tensorflow(engine, threads)
-        try:
-            # "auto" for what has no engine, so that `engines.load` says what is wrong.
-            restorer = engines.load(model, engine or "auto", threads)
-        except ValueError as error:
-            if not isinstance(error.__cause__, ImportError):
-                raise
-            skipped.append(Skipped(engine, name, str(error)))
-            continue
-        restorer(np.zeros((1, 64, 64, 3), np.float32))
-        subjects.append(Subject(name, model, engine, _multiply_accumulates(model, engine), restorer))
-    if not subjects:
-        raise ValueError(f"expected a model that an installed engine runs. {skipped[0].reason}")
+    wanted = list(dict.fromkeys(only or engines.ENGINES))
+    subjects: list[Subject] = []
+    skipped: list[Skipped] = []
+    for model, name in forms.names(models or forms.default_models()).items():
+        every = forms.forms(model, name)
+        # One that no engine takes is loaded all the same, so that `engines.load` says what is wrong.
+        chosen = [form for form in every if form.engine in (*wanted, "auto")]
+        for form, provider in ((each, name) for each in chosen for name in _providers(each.engine)):
+            try:
+                restorer = _ready(form, threads, provider)
+            except ValueError as error:
+                absent = isinstance(error, ProviderError) or isinstance(error.__cause__, ImportError)
+                if not absent and len(every) == 1:
+                    raise
+                skipped.append(Skipped(form.engine, form.name, str(error)))
+                continue
+            work = _multiply_accumulates(form)
+            subjects.append(Subject(form.name, model, form.engine, restorer.provider, work, restorer))
     seen = {each.engine for each in subjects} | {each.engine for each in skipped}
-    skipped += [Skipped(engine, None, _absence(engine)) for engine in engines.ENGINES if engine not in seen]
+    skipped += [Skipped(engine, None, _absence(engine)) for engine in wanted if engine not in seen]
+    if not subjects:
+        raise ValueError(f"expected a model that an installed engine runs; {skipped[0].engine}: {skipped[0].reason}")
     return subjects, skipped
 
 
-def digests(subjects: Sequence[Subject]) -> dict[str, str]:
-    """Returns the SHA-256 of every model that is one file, by its name."""
-    files = {each.name: Path(each.model) for each in subjects}
-    shipped = engines.pretrained_models()
-    files |= {each.name: engines.pretrained_path(each.model) for each in subjects if each.model in shipped}
-    return {name: engines.digest(file) for name, file in files.items() if file.is_file()}
+def _providers(engine: str) -> Sequence[str | None]:
+    if engine != "onnx":
+        return [None]
+    try:
+        return providers()
+    except ImportError:
+        # `engines.load` is going to say so.
+        return [None]
 
 
-def _engine_of(model: str) -> str:
-    """The engine for a model, empty where its name tells none."""
-    path = Path(model)
-    if model in engines.pretrained_models():
-        return "litert"
-    if path.is_dir():
-        return "ensemble" if (path / "ensemble.json").exists() else "saved_model"
-    suffixes = {runtime.suffix: engine for engine, runtime in RUNTIMES.items() if runtime.suffix}
-    return suffixes.get(path.suffix.lower(), "")
+def _ready(form: forms.Form, threads: int | None, provider: str | None) -> engines.LoadedRestorer:
+    """The model, after a first call, which fails where the engine cannot run all that it could load."""
+    restorer = engines.load(form.file, form.engine, threads, provider)
+    height, width = restorer.tile or (64, 64)
+    restorer(np.zeros((1, height, width, 3), np.float32))
+    return restorer
 
 
 def _absence(engine: str) -> str:
-    missing = [package for package in RUNTIMES[engine].packages if util.find_spec(package) is None]
+    runtime = RUNTIMES[engine]
+    missing = [package for package in runtime.packages if util.find_spec(package) is None]
     if missing:
-        return f"{' and '.join(missing)} not installed: pip install 'keras_deartifact[train]'"
-    return f"no model for it was given: --model with {RUNTIMES[engine].takes}"
+        return f"{' and '.join(missing)} not installed: pip install '{runtime.install}'"
+    return f"no model for it was given: --model with {runtime.takes}"
 
 
-def limit_tensorflow(engine: str, threads: int | None) -> None:
-    """TensorFlow takes its threads for the whole process, before it first computes; `uncontrolled` says if too late."""
-    if threads is None or engine not in ("keras", "saved_model"):
-        return
-    # Too late, or not there, which `engines.load` is going to say.
-    with contextlib.suppress(ImportError, RuntimeError):
-        import tensorflow as tf
-
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+def digests(subjects: Sequence[Subject]) -> dict[str, str]:
+    """Returns the SHA-256 of every model that is one file, by the name of that."""
+    shipped = engines.pretrained_models()
+    files = {
+        each.restorer.path.name if each.name in shipped else each.name: each.restorer.path
+        for each in subjects
+        if each.engine != "ensemble"
+    }
+    return {name: engines.digest(file) for name, file in files.items() if file.is_file()}
 
 
 def key(subject: Subject) -> str:
     """What a model's times are called by; a stage or the predictor may have its name."""
-    return f"model {subject.model}"
+    return f"model {subject.name} {subject.engine} {subject.provider}"
 
 
-def uncontrolled(subjects: Sequence[Subject], threads: int | None, matrix_limited: bool) -> list[str]:
-    """Says whose number of threads is not the one asked for, or is not known to be.
+def most_runs(subjects: Sequence[Subject]) -> int:
+    """Of how many subjects whole runs are measured at most, see `running`."""
+    models = [each.model for each in subjects]
+    return sum(min(models.count(model), 2) for model in set(models))
+
+
+def running(subjects: Sequence[Subject], fps: Mapping[str, float]) -> list[Subject]:
+    """Returns the subjects of which whole runs are measured.
+
+    They are the first form of each model, which is LiteRT's where there is one, and the fastest where that is another
+    one, by as much as `engines.load` asks of it.
+
+    Args:
+        subjects: all.
+        fps: frames a second of the networks alone, by `key`.
+    """
+    chosen = []
+    for model in dict.fromkeys(each.model for each in subjects):
+        first, *others = (each for each in subjects if each.model == model)
+        chosen.append(first)
+        fastest = max(others, key=lambda each: fps[key(each)], default=first)
+        if fps[key(fastest)] > LEAD * fps[key(first)]:
+            chosen.append(fastest)
+    return chosen
+
+
+def notes(subjects: Sequence[Subject], matrix_limited: bool) -> list[str]:
+    """Says whose number of threads is not the one asked for, or is not known to be, and what else the engines note.
 
     Args:
         subjects: what is measured.
-        threads: what the engines were asked for; None for their default.
         matrix_limited: whether numpy's BLAS was told the same number, which it takes only when it is loaded.
     """
-    notes = []
+    lines = []
     if not matrix_limited:
-        notes.append("the matrix product has the threads that numpy's BLAS chose; it was loaded already")
-    # Keras may have another backend.
-    uses_tensorflow = {"keras", "saved_model"} & {each.engine for each in subjects} and util.find_spec("tensorflow")
-    if threads is not None and uses_tensorflow:
-        import tensorflow as tf
-
-        actual = tf.config.threading.get_intra_op_parallelism_threads()
-        if actual != threads:
-            notes.append(f"TensorFlow has {actual or 'its default'} threads, not {threads}; it was in use already")
-    return notes
+        lines.append("the matrix product has the threads that numpy's BLAS chose; it was loaded already")
+    return list(dict.fromkeys([*lines, *(note for each in subjects for note in each.restorer.notes)]))
 
 
-def _multiply_accumulates(model: str, engine: str) -> int | None:
-    if model in engines.pretrained_models():
-        return stated_work(engines.card(model))
-    if engine != "keras" or util.find_spec("tensorflow") is None:
+def _multiply_accumulates(form: forms.Form) -> int | None:
+    if form.name in engines.pretrained_models():
+        return stated_work(engines.card(form.name))
+    if form.engine != "keras" or util.find_spec("tensorflow") is None:
         return None
     import keras
 
     from keras_deartifact import complexity
 
-    generator = keras.models.load_model(model, compile=False, safe_mode=True)
+    generator = keras.models.load_model(form.file, compile=False, safe_mode=True)
     try:
         return complexity.multiply_accumulates(generator)
     except (AttributeError, ValueError):

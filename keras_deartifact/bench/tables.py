@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from keras_deartifact.bench.results import NetworkRow, RunRow, Spread, StageRow
+from keras_deartifact.bench.results import NetworkRow, RunRow, Spread, StageRow, engine_name
 
 __all__ = ["cell", "network_table", "run_table", "stage_table"]
 
@@ -15,7 +15,8 @@ def network_table(rows: Sequence[NetworkRow]) -> Cells:
     for row in rows:
         work = "-" if row.gmac is None else f"{row.gmac:.3g}"
         speeds = [cell(row.gmac_per_second), cell(row.share_of_peak, 0, 100)]
-        table.append([row.name, row.engine, cell(row.fps), cell(row.ratio, 2), work, *speeds])
+        engine = engine_name(row.engine, row.provider)
+        table.append([row.name, engine, cell(row.fps), cell(row.ratio, 2), work, *speeds])
     return table
 
 
@@ -30,7 +31,8 @@ def run_table(rows: Sequence[RunRow]) -> Cells:
     for row in rows:
         memory = "-" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}"
         busy = cell(row.inference_busy, 0, 100)
-        table.append([row.name, row.engine, cell(row.fps), cell(row.ratio, 2), busy, memory])
+        engine = engine_name(row.engine, row.provider)
+        table.append([row.name, engine, cell(row.fps), cell(row.ratio, 2), busy, memory])
     return table
 
 

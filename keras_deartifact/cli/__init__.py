@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 from keras_deartifact import __version__, console
-from keras_deartifact.cli import bench, compare, demo, models, probe, restore, study
+from keras_deartifact.cli import bench, compare, demo, models, probe, restore, server, study
 from keras_deartifact.cli.common import EXIT_CODES, FAILED, INTERRUPTED, Parser, at_least_one
 
 __all__ = ["main"]
@@ -60,16 +60,16 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         metavar="NAME|FILE",
         help="a model that ships (see 'deartifact models'), a .tflite, .onnx or .keras file, or the folder of a "
-        "SavedModel or of an export",
+        "SavedModel or of an export; with --server, its name there",
     )
     model.add_argument(
         "--engine",
         default="auto",
-        choices=("auto", "litert", "onnx", "keras", "saved_model"),
+        choices=("auto", "litert", "onnx", "keras", "saved_model", "serving"),
         help="what runs the model. auto goes by its file; a model that ships, or an export, has several, and gets the "
         "fastest on this machine of LiteRT and, where it is installed, ONNX Runtime, measured once in a second and "
-        "remembered with what 'deartifact bench' measures. LiteRT alone needs no more than the base install (default: "
-        "auto)",
+        "remembered with what 'deartifact bench' measures. LiteRT alone needs no more than the base install. serving "
+        "asks a --server (default: auto)",
     )
     model.add_argument(
         "--provider",
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--threads", type=at_least_one, metavar="N", help="threads of the engine (default: one a processor)"
     )
+    server.add_flags(model)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     restore.add(commands.add_parser, [common, model])
     probe.add(commands.add_parser, [common])

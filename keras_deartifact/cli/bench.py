@@ -30,10 +30,12 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         "bench",
         parents=parents,
         help="measure how fast this machine restores",
-        description="Measures frames a second at 720p and 1080p: each model by itself, beside the machine's peak (a "
-        "product of large float32 matrices in the same process, in turns with the rest); the quality predictor; "
-        "decoding, conversion and encoding; and whole runs of 'restore', each in a process of its own, whose peak "
-        "memory is told. Ratios are to the first model. Takes some minutes; nothing else should run meanwhile.",
+        description="Measures frames a second at 720p and 1080p: each model by itself, with every engine that is "
+        "installed, beside the machine's peak (a product of large float32 matrices in the same process, in turns with "
+        "the rest); the quality predictor; decoding, conversion and encoding; and whole runs of 'restore', each in a "
+        "process of its own, whose peak memory is told, with LiteRT and with the fastest engine where that is another. "
+        "Ratios are to the first row. Takes some minutes; nothing else should run meanwhile. How fast the engines are "
+        "is remembered, and '--engine auto' of the other commands goes by it, for the same number of threads.",
         epilog="Each number is the median over the rounds, with the lowest and the highest in brackets; '-': not known "
         "here. Exit code: 0 done; 2 an error; 130 interrupted.",
     )
@@ -41,8 +43,16 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         "--model",
         action="append",
         metavar="NAME|FILE",
-        help="a model that ships (see 'deartifact models'), a .tflite, .onnx or .keras file, or a SavedModel's folder; "
-        "may be given several times (default: all that ship)",
+        help="a model that ships (see 'deartifact models'), a .tflite, .onnx or .keras file, or the folder of a "
+        "SavedModel or of an export; may be given several times (default: a model of every architecture that ships: "
+        "others of the same are as fast)",
+    )
+    parser.add_argument(
+        "--engine",
+        action="append",
+        choices=("litert", "onnx", "keras", "saved_model", "ensemble"),
+        help="measure this engine alone; may be given several times (default: all that are installed and have a form "
+        "of the model, ONNX Runtime with each of its providers but tensorrt)",
     )
     parser.add_argument(
         "--size",
@@ -61,7 +71,9 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         "--threads", type=at_least_one, metavar="N", help="threads of the engines (default: one a processor)"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="one round of tiny frames, to see that it works; its numbers mean nothing"
+        "--quick",
+        action="store_true",
+        help="one round of tiny frames, to see that it works; its numbers mean nothing, and are not remembered",
     )
     parser.add_argument("--json", metavar="FILE", help="write all values as JSON; '-' prints that and no table")
     parser.add_argument("--overwrite", action="store_true", help="replace the JSON file if it exists")
@@ -100,9 +112,9 @@ def _bench(arguments: argparse.Namespace) -> int:
         seconds=arguments.seconds or settings.seconds,
     )
     with silenced():
-        subjects, skipped = bench.load(arguments.model, arguments.threads)
-    with console.progress(bench.turns(len(subjects), settings), "bench", " turns") as step_to:
-        turns = iter(range(1, bench.turns(len(subjects), settings) + 1))
+        subjects, skipped = bench.load(arguments.model, arguments.threads, arguments.engine)
+    with console.progress(bench.turns(subjects, settings), "bench", " turns") as step_to:
+        turns = iter(range(1, bench.turns(subjects, settings) + 1))
         reports = bench.measure(
             subjects,
             demo.CLIP,
@@ -113,7 +125,10 @@ def _bench(arguments: argparse.Namespace) -> int:
             step=lambda: step_to(next(turns)),
         )
     machine = bench.machine(arguments.threads)
-    notes = bench.uncontrolled(subjects, arguments.threads, matrix_limited)
+    notes = bench.notes(subjects, matrix_limited)
+    if not arguments.quick:
+        with silenced():
+            notes += bench.remember(subjects, reports, arguments.threads)
     values = {
         "machine": machine,
         "settings": asdict(settings),

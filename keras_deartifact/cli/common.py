@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from keras_deartifact import console
+from keras_deartifact.cli.server import server_of
 
 if TYPE_CHECKING:
     from keras_deartifact.engines import Predictor, Restorer
@@ -44,7 +45,7 @@ def within(text: str, value: _Value, low: float, high: float) -> _Value:
 
 
 def load_networks(arguments: argparse.Namespace) -> tuple["Restorer", "Predictor"]:
-    """Loads what `--model`, `--engine`, `--threads` and `--provider` ask for, and the quality predictor.
+    """Loads what `--model`, `--engine`, `--threads`, `--provider` and `--server` ask for, and the quality predictor.
 
     Says on stderr why an engine was chosen, where there was a choice, and what was asked for in vain.
     """
@@ -53,9 +54,10 @@ def load_networks(arguments: argparse.Namespace) -> tuple["Restorer", "Predictor
     from keras_deartifact import engines
 
     model = arguments.model or engines.DEFAULT_MODEL
+    server = server_of(arguments)
     # Engines run for the first time when they are measured.
     with silenced():
-        restorer = engines.load(model, arguments.engine, arguments.threads, arguments.provider)
+        restorer = engines.load(model, arguments.engine, arguments.threads, arguments.provider, server)
         predictor = engines.load_predictor(threads=arguments.threads)
         height, width = getattr(restorer, "tile", None) or (32, 32)
         frames = np.zeros((1, height, width, 3), np.float32)

@@ -39,9 +39,9 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
     parser.add_argument(
         "--strength",
         type=_strength,
+        default=1.0,
         metavar="S",
-        help="0 changes nothing, 1 takes what the network makes, up to 2 exaggerates it (default: 1 of pictures; of a "
-        "video's frame as much as its quantiser bears, 0.25 where it was hardly compressed)",
+        help="0 changes nothing, 1 takes what the network makes, up to 2 exaggerates it (default: 1)",
     )
     parser.add_argument(
         "--codec",
@@ -154,14 +154,12 @@ def _restore_file(
     from keras_deartifact import restore
 
     restorer, predictor = networks
-    options: dict[str, Any] = {"overwrite": arguments.overwrite, "predictor": predictor}
+    options: dict[str, Any] = {"strength": arguments.strength, "overwrite": arguments.overwrite, "predictor": predictor}
     if media == "image":
-        strength = 1.0 if arguments.strength is None else arguments.strength
-        image = restore.restore_image(restorer, source, target, strength=strength, quality=arguments.quality, **options)
+        image = restore.restore_image(restorer, source, target, quality=arguments.quality, **options)
         quality = _quality(image.log2_step, image.predicted_log2_step)
         return f"{target}: {image.width}x{image.height} from {quality} in {image.seconds:.1f} s", None
     options |= {"codec": arguments.codec, "crf": arguments.crf, "preset": arguments.preset}
-    options["strength"] = arguments.strength
     with console.progress(frame_count(source), source.name) as step_to:
         report = restore.restore_video(restorer, source, target, progress=step_to, **options)
     return f"{target}: {_summary(report)}", report.broken

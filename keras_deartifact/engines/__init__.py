@@ -18,15 +18,18 @@ which is exact: R = Y + 1.402 Cr and so on, so that a change of Y alone changes 
 An ensemble, `ensemble.json` in a run's folder, is a list of `{"log2_step": ..., "model": FILE}`, one generator for each
 quality (Galteri et al.). Each frame goes to the one whose step is nearest to the mean of its quantiser map.
 
+A model on a server runs on the engine "serving", which has no file: `serving/`.
+
 Each engine imports its runtime when it is first used. A model in several forms runs on the engine that is the fastest
 here: `choice.py`.
 """
 
 from keras_deartifact.engines.choice import record, remembered
-from keras_deartifact.engines.loading import ENGINES, load, load_predictor
+from keras_deartifact.engines.loading import ENGINES, SERVING, load, load_predictor
 from keras_deartifact.engines.network import Network
 from keras_deartifact.engines.onnx import PROVIDERS
 from keras_deartifact.engines.restorer import LoadedRestorer, Predictor, Restorer
+from keras_deartifact.engines.serving import Server, ServingError
 from keras_deartifact.engines.shipped import (
     DEFAULT_MODEL,
     PREDICTOR,
@@ -43,10 +46,13 @@ __all__ = [
     "ENGINES",
     "PREDICTOR",
     "PROVIDERS",
+    "SERVING",
     "LoadedRestorer",
     "Network",
     "Predictor",
     "Restorer",
+    "Server",
+    "ServingError",
     "card",
     "digest",
     "forms",

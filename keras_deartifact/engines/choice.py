@@ -154,15 +154,15 @@ def record(restorer: LoadedRestorer, fps: float, height: int, width: int) -> boo
         width: of the frames, in pixels.
 
     Returns:
-        Whether it is remembered: not of an ensemble, nor of an engine that has another number of threads than it was
-        asked for, nor where the cache cannot be written.
+        Whether it is remembered: not of an ensemble or a server, nor of an engine that has another number of threads
+        than it was asked for, nor where the cache cannot be written.
 
     Raises:
         ValueError: `fps` is not a number above 0.
     """
     if not 0 < fps < float("inf"):
         raise ValueError(f"Expected fps above 0. Received: fps={fps}")
-    if restorer.engine == "ensemble" or restorer.has_other_threads:
+    if restorer.engine in ("ensemble", "serving") or restorer.has_other_threads:
         return False
     key = _key(Candidate(restorer.engine, restorer.path, restorer.provider), restorer.threads)
     size = speeds.size_name(height, width)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_deartifact import image, quantiser
-from keras_deartifact.engines import choice, litert, onnx, shipped, tensorflow
+from keras_deartifact.engines import choice, litert, onnx, serving, shipped, tensorflow
 from keras_deartifact.engines.network import Network
 from keras_deartifact.engines.restorer import LoadedRestorer, Predictor, reason
 
-__all__ = ["ENGINES", "load", "load_predictor"]
+__all__ = ["ENGINES", "SERVING", "load", "load_predictor"]
 
 
 def _ensemble(path: Path, threads: int | None) -> Network:
@@ -49,6 +49,9 @@ ENGINES: dict[str, Callable[..., Network]] = {
 }
 """By name, `(path, threads) -> Network`; "onnx" takes a provider, too. `threads` is None for one each processor."""
 
+SERVING = "serving"
+"""The engine that has no file: a model on a server."""
+
 _ENGINE_OF_SUFFIX = {".tflite": "litert", ".onnx": "onnx", ".keras": "keras", ".json": "ensemble"}
 _EXPORTED = {"litert": "tflite/model.float32.tflite", "onnx": "onnx/model.onnx", "saved_model": "saved_model/1"}
 _RUNTIMES = {"litert": "ai-edge-litert", "onnx": "onnxruntime"}
@@ -59,28 +62,36 @@ def load(
     engine: str = "auto",
     threads: int | None = None,
     provider: str | None = None,
+    server: serving.Server | None = None,
 ) -> LoadedRestorer:
     """Loads a model.
 
     Args:
         model: name of a model that ships (`pretrained_models()`), or a .tflite, .onnx or .keras file, or the folder of
-            a SavedModel, of an export (which has a manifest.json) or of an ensemble's run.
-        engine: key of `ENGINES`, or "auto": of a file, what its name calls for; of a model that ships and of an export,
-            which come in several forms, the fastest on this machine that needs no TensorFlow, see `choice.py`.
+            a SavedModel, of an export (which has a manifest.json) or of an ensemble's run; of a server, the name that
+            the model has there.
+        engine: key of `ENGINES`, "serving", or "auto": with a server, "serving"; of a file, what its name calls for; of
+            a model that ships and of an export, which come in several forms, the fastest on this machine that needs no
+            TensorFlow, see `choice.py`.
         threads: of the engine; one for each processor by default. TensorFlow takes them for the whole process.
         provider: of ONNX Runtime, key of `PROVIDERS`, or "auto" or None for the first that loads.
+        server: of the engine "serving"; it has its own number of threads.
 
     Returns:
         A `Restorer`, see the package.
 
     Raises:
-        ValueError: no such model, engine or provider, or the file is not a model that the engine can load.
+        ValueError: no such model, engine or provider, or the file is not a model that the engine can load; there is no
+            server, or it has no such model.
+        OSError: a certificate cannot be read.
     """
-    if engine != "auto" and engine not in ENGINES:
-        raise ValueError(f"Expected an engine of {['auto', *ENGINES]}. Received: engine={engine!r}")
+    if engine not in ("auto", SERVING, *ENGINES):
+        raise ValueError(f"Expected an engine of {['auto', *ENGINES, SERVING]}. Received: engine={engine!r}")
     provider = None if provider == "auto" else provider
     if provider is not None and provider not in onnx.PROVIDERS:
         raise ValueError(f"Expected a provider of {['auto', *onnx.PROVIDERS]}. Received: provider={provider!r}")
+    if engine == SERVING or server is not None:
+        return _connect(model, engine, provider, server)
     forms = _forms(model, engine)
     if provider is not None and engine == "auto" and "onnx" in forms:
         engine = "onnx"
@@ -94,6 +105,18 @@ def load(
             "a model file."
         )
     return _load(engine, forms[engine], threads, provider)
+
+
+def _connect(
+    model: str | os.PathLike[str], engine: str, provider: str | None, server: serving.Server | None
+) -> LoadedRestorer:
+    if server is None:
+        raise ValueError("The engine 'serving' needs the address of a server, such as 127.0.0.1:8500.")
+    if engine not in ("auto", SERVING):
+        raise ValueError(f"Only the engine 'serving' asks a server. Received: engine={engine!r}")
+    if provider is not None:
+        raise ValueError(f"Only the engine 'onnx' has providers. Received: engine={SERVING!r}, provider={provider!r}")
+    return LoadedRestorer(serving.connect(str(model), server), Path(model), SERVING)
 
 
 def _forms(model: str | os.PathLike[str], engine: str) -> dict[str, Path]:

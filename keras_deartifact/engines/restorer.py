@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from keras_deartifact import image, quantiser
 from keras_deartifact.engines.network import Network
+from keras_deartifact.engines.serving import ServingError
 
 __all__ = ["LoadedRestorer", "Predictor", "Restorer", "reason"]
 
@@ -35,11 +36,11 @@ class Predictor(Protocol):
 
 
 class LoadedRestorer:
-    """The `Restorer` of a model file.
+    """The `Restorer` of a model.
 
     Attributes:
-        path: the file, or the folder of a SavedModel.
-        engine: key of `ENGINES`.
+        path: the file, or the folder of a SavedModel; the name of a model on a server.
+        engine: key of `ENGINES`, or "serving".
         provider: of ONNX Runtime; None for another engine.
         threads: that the engine was asked for.
         has_other_threads: whether it has another number all the same.
@@ -111,7 +112,7 @@ class LoadedRestorer:
                 chosen = np.minimum(np.arange(start, start + batch), len(images) - 1)
                 parts.append(self._network.run(images[chosen], maps[chosen])[: len(images) - start])
             return np.concatenate(parts)
-        except MemoryError:
+        except (MemoryError, ServingError):
             raise
         except Exception as error:  # Four runtimes, each with its own ways to fail.
             raise ValueError(

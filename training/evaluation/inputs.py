@@ -13,13 +13,25 @@ __all__ = ["check_targets", "load_restorers", "model_files", "usable_filters"]
 def load_restorers(models: Sequence[str]) -> dict[str, engines.Restorer]:
     """Loads shipped models and models' files or folders, which are called by their names without extension.
 
+    What comes in several forms, a shipped model or the folder of an export, runs on LiteRT: figures must not depend on
+    which engine is the fastest here.
+
     Raises:
         ValueError: there is no such model, or two have one name.
     """
-    restorers = {Path(model).stem if Path(model).exists() else model: engines.load(model) for model in models}
+    restorers = {}
+    for model in models:
+        is_file = _is_file(model)
+        has_forms = not is_file or (Path(model) / "manifest.json").exists()
+        restorers[Path(model).stem if is_file else model] = engines.load(model, "litert" if has_forms else "auto")
     if len(restorers) < len(models):
         raise ValueError(f"Expected models of different names. Received: {models}")
     return restorers
+
+
+def _is_file(model: str) -> bool:
+    """Whether a model is no name of one that ships; that comes first, as in `engines.load`."""
+    return model not in engines.pretrained_models() and Path(model).exists()
 
 
 def check_targets(*files: str | None) -> None:
@@ -35,7 +47,7 @@ def check_targets(*files: str | None) -> None:
 
 def model_files(models: Sequence[str]) -> dict[str, Path]:
     """Returns the file or folder of every model."""
-    return {model: Path(model) if Path(model).exists() else engines.pretrained_path(model) for model in models}
+    return {model: Path(model) if _is_file(model) else engines.pretrained_path(model) for model in models}
 
 
 def usable_filters(filters: Sequence[str]) -> list[str]:

@@ -1,0 +1,1 @@
+"""TensorFlow Serving: deployment, configuration and a client. Run from a checkout."""
