@@ -344,8 +344,9 @@ def test_controls(ort, model, webm, browser):
         )
 
         page.keyboard.press("Enter")
-        page.wait_for_function("document.querySelector('#video').paused")
-        assert page.inner_text("#play") == "Play"
+        # The button hears of it by an event, a little later than the video knows.
+        page.wait_for_function("document.querySelector('#play').textContent == 'Play'")
+        assert page.evaluate("document.querySelector('#video').paused")
         before = _settled(page)
         for _ in range(3):
             page.keyboard.press("ArrowUp")
