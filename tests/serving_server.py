@@ -130,7 +130,9 @@ class Model:
     def predict(self, version, signature, inputs, fault):
         """Outputs by name."""
         if fault in CODES:
-            raise Refused(fault, "made by the test")
+            # The real one tells values, too, where it does not like them.
+            value = np.ravel(next(iter(inputs.values())))[0]
+            raise Refused(fault, f"made by the test. JSON Value: {value}")
         if fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.every_seconds + (self.slow_seconds if fault == "slow" else 0.0))

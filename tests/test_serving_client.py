@@ -384,7 +384,7 @@ def test_nothing_of_a_picture_is_logged(folders, photo, caplog):
             client.connect(double.NAME, address, **_options())(frames)
             model.requests.clear()
     assert "UNAVAILABLE at try 1" in caplog.text
-    assert "trying again for up to" in caplog.text
+    assert "says UNAVAILABLE, and is asked again for up to" in caplog.text
     assert "0.1234" not in caplog.text
     assert repr(frames.tobytes()[:4])[2:-1] not in caplog.text
 

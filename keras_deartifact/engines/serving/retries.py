@@ -149,10 +149,12 @@ def persist(
             if failure.code not in RETRIED or taken + pause >= patience_seconds:
                 raise ServingError(sentence(name, failure, tries, taken)) from failure
             # The code only: details may hold values of a picture, and they belong to nobody's log.
-            _log.debug("%s: %s at try %d, the next one in %.2f s", name, failure.code, tries, pause)
+            _log.debug("%s says %s at try %d, the next one in %.2f s", name, failure.code, tries, pause)
             if tries >= _TOLD_AT_TRY and not outage.is_set():
                 outage.set()
-                _log.warning("%s: %s, trying again for up to %.0f s", name, failure.code, patience_seconds - taken)
+                _log.warning(
+                    "%s says %s, and is asked again for up to %.0f s", name, failure.code, patience_seconds - taken
+                )
             cancellation.wait(pause)
             if cancellation.is_cancelled:
                 raise Cancelled from failure
