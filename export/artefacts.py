@@ -72,10 +72,9 @@ def _tflite(job: Job, root: Path) -> Iterator[Artefact]:
     folder.mkdir()
     for tile in (None, job.tile) if job.tile else (None,):
         size = tile or (pictures.SIDE, pictures.SIDE)
-        examples = pictures.network_inputs(
-            pictures.degraded(pictures.exactly(job.calibration, *size)), job.network.channels
-        )
         for precision in job.precisions:
+            seen = pictures.degraded(pictures.exactly(job.calibration, *size)) if precision == "int8" else []
+            examples = pictures.network_inputs(seen, job.network.channels)
             name = f"model.{precision}.tflite" if tile is None else f"model.{precision}.{tile[0]}x{tile[1]}.tflite"
             model = tflite.convert(job.network, precision, tile, examples)
             (folder / name).write_bytes(metadata.write(model, _facts(job, precision, tile)))

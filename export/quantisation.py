@@ -17,7 +17,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
@@ -45,12 +44,12 @@ _FOLLOWING = {
 }
 
 
-def quantise(concrete: Any, integer_layers: Sequence[keras.layers.Layer], examples: Iterable[Example]) -> bytes:
+def quantise(concrete: Any, integer_layers: Sequence[str], examples: Iterable[Example]) -> bytes:
     """Returns a LiteRT model with 8-bit integers of a frozen function of `images` and `quantiser_map`.
 
     Args:
         concrete: the function.
-        integer_layers: the convolutions that become integers, each with a name that only it has.
+        integer_layers: names of the convolutions that become integers, each of one layer alone.
         examples: what the ranges are taken from.
 
     Raises:
@@ -59,23 +58,22 @@ def quantise(concrete: Any, integer_layers: Sequence[keras.layers.Layer], exampl
     data = list(examples)
     if not data:
         raise ValueError("8-bit integers are calibrated on pictures: none was given.")
-    names = [layer.name for layer in integer_layers]
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
     in_floats = flatbuffer_utils.convert_bytearray_to_object(converter.convert())
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([images, quantiser_map] for images, quantiser_map in data)
-    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=_kept_in_float(in_floats, names))
+    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=_kept_in_float(in_floats, integer_layers))
     with _quiet():
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_dataset=converter.representative_dataset, debug_options=options
         )
         model = flatbuffer_utils.convert_bytearray_to_object(debugger.get_nondebug_quantized_model())
-    _check_layers(model, names)
+    _check_layers(model, integer_layers)
     _make_edges_uint8(model)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def quantise_weights(concrete: Any, integer_layers: Sequence[keras.layers.Layer]) -> bytes:
+def quantise_weights(concrete: Any, integer_layers: Sequence[str]) -> bytes:
     """Returns a LiteRT model with 8-bit weights; what goes into their layers is scaled to its own range as it comes.
 
         integer = round(weight / scale), scale = largest |weight| of the filter / 127
@@ -85,22 +83,21 @@ def quantise_weights(concrete: Any, integer_layers: Sequence[keras.layers.Layer]
 
     Args:
         concrete: the frozen function.
-        integer_layers: the convolutions, each with a name that only it has.
+        integer_layers: names of the convolutions, each of one layer alone.
 
     Raises:
         ValueError: a layer could not be found.
     """
-    names = [layer.name for layer in integer_layers]
     model = flatbuffer_utils.convert_bytearray_to_object(
         tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
     )
     tensors = model.subgraphs[0].tensors
     for code, operator in _operators(model):
-        if code in _CONVOLUTIONS and _layer_of(_name(model, operator.outputs[0]), names):
+        if code in _CONVOLUTIONS and _layer_of(_name(model, operator.outputs[0]), integer_layers):
             axis, version = _WEIGHTS[code]
             _make_int8(model, tensors[operator.inputs[1]], axis)
             operator.opcodeIndex = _operator_code(model, code, version)
-    _check_layers(model, names)
+    _check_layers(model, integer_layers)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 

@@ -4,7 +4,8 @@ The branches are folded and the variables frozen first. A conversion can lose th
 keeps a result compares it with its network before (`verify.py`, `predictor.py`).
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -42,19 +43,32 @@ def convert(
     if precision not in PRECISIONS:
         raise ValueError(f"Expected a precision of {PRECISIONS}. Received: precision={precision!r}")
     network = network.fold() if hasattr(network, "fold") else network
-    for number, layer in enumerate(getattr(network, "integer_layers", ())):
-        # To be found by in the graph.
-        layer.name = f"integer_{number}"
-    concrete = _frozen(network, tile)
+    layers = getattr(network, "integer_layers", ())
+    with _named(layers) as names:
+        concrete = _frozen(network, tile)
     if precision == "int8":
-        return quantisation.quantise(concrete, network.integer_layers, examples)
+        return quantisation.quantise(concrete, names, examples)
     if precision == "dynamic_int8":
-        return quantisation.quantise_weights(concrete, network.integer_layers)
+        return quantisation.quantise_weights(concrete, names)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
     if precision == "float16":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
     return converter.convert()
+
+
+@contextlib.contextmanager
+def _named(layers: Sequence[keras.layers.Layer]) -> Iterator[list[str]]:
+    """Gives layers names by which they are found in a graph that is made within the block; the network may be lent."""
+    names = [f"integer_{number}" for number in range(len(layers))]
+    before = [layer.name for layer in layers]
+    try:
+        for layer, name in zip(layers, names, strict=True):
+            layer.name = name
+        yield names
+    finally:
+        for layer, name in zip(layers, before, strict=True):
+            layer.name = name
 
 
 def _frozen(network: keras.Model, tile: tuple[int, int] | None) -> Any:
