@@ -81,7 +81,11 @@ class Client:
         cancellation = Cancellation()
         grid = image.tile_grid(images.shape[1], images.shape[2], self.server.tile, self.server.margin)
         tiles = [
-            self._pool.submit(self._work, images, quantiser_map, result, number, each, cancellation)
+            self._pool.submit(
+                self._work,
+                functools.partial(self._restore_tile, images, quantiser_map, result, number, each, cancellation),
+                cancellation,
+            )
             for number in range(len(images))
             for each in grid
         ]
@@ -155,19 +159,11 @@ class Client:
         pinned = "" if version is None else f" {'version' if isinstance(version, int) else 'label'} {version}"
         return f"{self.server.name}, asked for {what} of the model {self.model!r}{pinned},"
 
-    def _work(
-        self,
-        images: NDArray[Any],
-        quantiser_map: NDArray[Any],
-        result: NDArray[Any],
-        number: int,
-        tile: image.Tile,
-        cancellation: Cancellation,
-    ) -> None:
+    def _work(self, action: Callable[[], None], cancellation: Cancellation) -> None:
         if cancellation.is_cancelled:
             raise Cancelled
         try:
-            self._restore_tile(images, quantiser_map, result, number, tile, cancellation)
+            action()
         except BaseException as error:
             # Here, not in the thread that waits: this one would have sent the next tile by then.
             cancellation.cancel(error)
@@ -190,12 +186,13 @@ class Client:
         signature = WITH_MAP if is_uint8 else NETWORK
         inputs = {"images": source, "quantiser_map": steps[..., 0] if is_uint8 else steps}
         restored = self._predict(signature, inputs, source.dtype.type, cancellation)
+        wrong = None
         if restored.dtype != source.dtype or restored.shape != source.shape:
-            details = f"{restored.dtype} {restored.shape} instead of {source.dtype} {source.shape}"
-            raise ServingError(sentence(self._name(f"{signature!r}"), Failure("GARBAGE", details), 1, 0.0))
-        if not is_uint8 and not np.isfinite(restored).all():
-            details = "numbers that are not finite"
-            raise ServingError(sentence(self._name(f"{signature!r}"), Failure("GARBAGE", details), 1, 0.0))
+            wrong = f"{restored.dtype} {restored.shape} instead of {source.dtype} {source.shape}"
+        elif not is_uint8 and not np.isfinite(restored).all():
+            wrong = "numbers that are not finite"
+        if wrong is not None:
+            raise ServingError(sentence(self._name(f"{signature!r}"), Failure("GARBAGE", wrong), 1, 0.0))
         # No two tiles share a pixel of it.
         result[one, *tile.destination] = restored[:, *tile.inner]
 
