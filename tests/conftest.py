@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from keras_deartifact import video
+from keras_deartifact import cli, video
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,18 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`run(*argv)` is the command `deartifact` in this process: exit code, stdout, stderr."""
+
+    def call(*argv: object) -> tuple[int, str, str]:
+        code = cli.main([str(each) for each in argv])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -37,16 +37,6 @@ def restorer(monkeypatch):
     return use
 
 
-@pytest.fixture
-def run(capfd):
-    def call(*argv):
-        code = cli.main([str(each) for each in argv])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
-
-
 def picture(path, photo, **options):
     Image.fromarray(photo(40, 48)).save(path, **options)
     return path

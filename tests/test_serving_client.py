@@ -5,7 +5,6 @@ TF_SERVING_REST_ADDRESS=http://HOST:PORT its REST. What only the double can do i
 """
 
 import collections
-import importlib.util
 import logging
 import os
 import subprocess
@@ -21,7 +20,9 @@ import tensorflow as tf
 pytest.importorskip("grpc", reason="grpcio is not installed")
 pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
 
-from keras_deartifact import cli, engines, image, quantiser, restore, stills, video
+import serving_server as double
+
+from keras_deartifact import engines, image, quantiser, restore, stills, video
 from keras_deartifact.engines.serving.client import Client
 from serving import client
 
@@ -30,16 +31,6 @@ REAL = os.environ.get("TF_SERVING_ADDRESS")
 
 needs_double = pytest.mark.skipif(bool(REAL), reason="a real server does not do this on demand")
 
-
-def _load_double():
-    # Not by name: other packages leave a `tests` where packages are installed.
-    spec = importlib.util.spec_from_file_location("serving_server", Path(__file__).with_name("serving_server.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-double = _load_double()
 
 Target = collections.namedtuple("Target", "address rest name folder")
 
@@ -451,16 +442,6 @@ def test_files_that_are_no_certificates(tmp_path):
     for address in ("grpcs://127.0.0.1:1", "https://127.0.0.1:1"):
         with pytest.raises(FileNotFoundError):
             client.connect("nano", address, ca=tmp_path / "missing.pem")
-
-
-@pytest.fixture
-def run(capfd):
-    def call(*argv):
-        code = cli.main([str(each) for each in argv])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
 
 
 def _frames_of(path):

@@ -1,17 +1,17 @@
 """What goes wrong between client and server: nothing is lost, doubled or out of order, or there is one clear line."""
 
-import importlib.util
 import random
 import signal
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("grpc", reason="grpcio is not installed")
 pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
+
+import serving_server as double
 
 from keras_deartifact import engines, image, quantiser, restore, video
 from keras_deartifact.engines.serving import client as inner
@@ -21,17 +21,6 @@ from serving import client
 SIDES = (96, 112)
 TILE, MARGIN = 64, 16
 TILES = len(image.tile_grid(*SIDES, TILE, MARGIN))
-
-
-def _load_double():
-    # Not by name: other packages leave a `tests` where packages are installed.
-    spec = importlib.util.spec_from_file_location("serving_server", Path(__file__).with_name("serving_server.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-double = _load_double()
 
 
 @pytest.fixture(scope="module")

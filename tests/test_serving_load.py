@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import subprocess
 import sys
@@ -9,22 +8,13 @@ import pytest
 pytest.importorskip("grpc", reason="grpcio is not installed")
 pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
 
+import serving_server as double
+
 from keras_deartifact.engines import Server
 from keras_deartifact.engines.serving.client import Client
 from serving import load
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def _load_double():
-    # Not by name: other packages leave a `tests` where packages are installed.
-    spec = importlib.util.spec_from_file_location("serving_server", Path(__file__).with_name("serving_server.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-double = _load_double()
 
 
 @pytest.fixture(scope="module")

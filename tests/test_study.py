@@ -20,22 +20,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_deartifact import cli, study
+from keras_deartifact import study
 from keras_deartifact.study import analysis, plan, ratings
 
 ROOT = Path(__file__).resolve().parents[1]
 SITUATION = dict.fromkeys(ratings.SITUATION, 1)
 CONDITIONS = ("zebra-squeezed", "quokka-restored", "reference")
-
-
-@pytest.fixture
-def run(capfd):
-    def call(*argv):
-        code = cli.main([str(each) for each in argv])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture
