@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from export import encoded
-from keras_deartifact import quantiser
+from keras_deartifact import image, quantiser
 
 __all__ = ["NETWORK", "SIGNATURES", "WARM_UP", "has_serving_api", "warm_up", "write"]
 
@@ -31,8 +31,6 @@ SIGNATURES = ("serving_default", "restore_with_map", "restore_encoded", NETWORK)
 
 WARM_UP = Path("assets.extra/tf_serving_warmup_requests")
 """Where TensorFlow Serving looks for them, in the SavedModel's folder."""
-
-_LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 
 
 def write(network: keras.Model, folder: Path) -> None:
@@ -172,7 +170,7 @@ def _restored(
         padded = _repeat_edge(_repeat_edge(frames, 1, rows), 2, columns)
     images = tf.cast(padded, tf.float32) / 255.0
     if channels == 1:
-        luma = tf.tensordot(images, tf.constant(_LUMA_WEIGHTS), 1)[..., None]
+        luma = tf.tensordot(images, tf.constant(image.LUMA_WEIGHTS), 1)[..., None]
         restored = images + (network(luma, quantiser_map[..., None])["restored"] - luma)
     else:
         restored = network(images, quantiser_map[..., None])["restored"]

@@ -12,6 +12,9 @@ import numpy.typing as npt
 GRID = 16
 """Codecs work on blocks of at most 16x16 (the macroblock; a JPEG unit with 4:2:0), in pixels."""
 
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
+"""Of red, green and blue in luma: ITU-R BT.601."""
+
 Float = npt.NDArray[np.floating[Any]]
 Pixel = TypeVar("Pixel", bound=np.generic)
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_deartifact import engines
+from keras_deartifact.engines.loading import engine_of
 
 __all__ = ["Form", "default_models", "forms", "names", "twins"]
-
-_ENGINE_OF_SUFFIX = {".tflite": "litert", ".onnx": "onnx", ".keras": "keras", ".json": "ensemble"}
 
 
 class Form(NamedTuple):
@@ -71,17 +70,12 @@ def forms(model: str, name: str) -> list[Form]:
     if model in engines.pretrained_models():
         found = [Form(name, engine, model) for engine in engines.forms(model)]
     elif path.is_dir() and (path / "manifest.json").exists():
-        found = [Form(f"{name}/{file}", _engine_of(path / file), str(path / file)) for file in _artefacts(path)]
+        files = {file: path / file for file in _artefacts(path)}
+        found = [Form(f"{name}/{short}", engine_of(file) or "auto", str(file)) for short, file in files.items()]
     else:
-        found = [Form(name, _engine_of(path), model)]
+        found = [Form(name, engine_of(path) or "auto", model)]
     order = [*engines.ENGINES, "auto"]
     return sorted(found, key=lambda form: order.index(form.engine))
-
-
-def _engine_of(path: Path) -> str:
-    if path.is_dir():
-        return "ensemble" if (path / "ensemble.json").exists() else "saved_model"
-    return _ENGINE_OF_SUFFIX.get(path.suffix.lower(), "auto")
 
 
 def _artefacts(folder: Path) -> list[str]:

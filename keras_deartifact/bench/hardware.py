@@ -5,8 +5,9 @@ import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
+
+from keras_deartifact.engines.speeds import processor
 
 __all__ = ["machine", "machine_lines"]
 
@@ -23,7 +24,7 @@ def machine(threads: int | None = None) -> dict[str, Any]:
             versions[name] = metadata.version(name)
     processors = os.cpu_count() or 1
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "processors": processors,
         "threads": threads or processors,
         "system": f"{platform.system()} {platform.machine()}",
@@ -39,12 +40,3 @@ def machine_lines(values: Mapping[str, Any]) -> list[str]:
         f"{values['processor']}, {values['processors']} processors; {values['system']}",
         f"{values['threads']} threads an engine; Python {values['python']}, {versions}",
     ]
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()

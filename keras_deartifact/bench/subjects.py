@@ -10,6 +10,7 @@ import numpy as np
 from keras_deartifact import engines
 from keras_deartifact.bench import forms
 from keras_deartifact.engines.choice import LEAD
+from keras_deartifact.engines.loading import INSTALL
 from keras_deartifact.engines.onnx import ProviderError, providers
 
 __all__ = ["RUNTIMES", "Skipped", "Subject", "digests", "key", "load", "most_runs", "notes", "running", "stated_work"]
@@ -47,16 +48,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class _Runtime:
-    """What an engine runs, the packages it needs, and what installs them."""
+    """What an engine runs, and the packages it needs."""
 
     takes: str
     packages: tuple[str, ...] = ()
-    install: str = "keras_deartifact[train]"
 
 
 RUNTIMES = {
-    "litert": _Runtime("a .tflite file", ("ai_edge_litert",), "ai-edge-litert"),
-    "onnx": _Runtime("an .onnx file", ("onnxruntime",), "onnxruntime"),
+    "litert": _Runtime("a .tflite file", ("ai_edge_litert",)),
+    "onnx": _Runtime("an .onnx file", ("onnxruntime",)),
     "keras": _Runtime("a .keras file", ("keras", "tensorflow")),
     "saved_model": _Runtime("a SavedModel's folder", ("tensorflow",)),
     "ensemble": _Runtime("the folder of an ensemble's run"),
@@ -126,7 +126,7 @@ def _absence(engine: str) -> str:
     runtime = RUNTIMES[engine]
     missing = [package for package in runtime.packages if util.find_spec(package) is None]
     if missing:
-        return f"{' and '.join(missing)} not installed: pip install '{runtime.install}'"
+        return f"{' and '.join(missing)} not installed: pip install '{INSTALL[engine]}'"
     return f"no model for it was given: --model with {runtime.takes}"
 
 

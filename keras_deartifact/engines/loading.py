@@ -14,7 +14,7 @@ from keras_deartifact.engines import choice, litert, onnx, serving, shipped, ten
 from keras_deartifact.engines.network import Network
 from keras_deartifact.engines.restorer import LoadedRestorer, Predictor, reason
 
-__all__ = ["ENGINES", "SERVING", "load", "load_predictor"]
+__all__ = ["ENGINES", "INSTALL", "SERVING", "engine_of", "load", "load_predictor"]
 
 
 def _ensemble(path: Path, threads: int | None) -> Network:
@@ -54,7 +54,21 @@ SERVING = "serving"
 
 _ENGINE_OF_SUFFIX = {".tflite": "litert", ".onnx": "onnx", ".keras": "keras", ".json": "ensemble"}
 _EXPORTED = {"litert": "tflite/model.float32.tflite", "onnx": "onnx/model.onnx", "saved_model": "saved_model/1"}
-_RUNTIMES = {"litert": "ai-edge-litert", "onnx": "onnxruntime"}
+
+INSTALL = {
+    "litert": "ai-edge-litert",
+    "onnx": "onnxruntime",
+    "keras": "keras_deartifact[train]",
+    "saved_model": "keras_deartifact[train]",
+}
+"""What to install with pip for the engines that need a package."""
+
+
+def engine_of(path: Path) -> str | None:
+    """Returns the engine that the name of a file, or what is in a folder, calls for; None where that tells none."""
+    if path.is_dir():
+        return "ensemble" if (path / "ensemble.json").exists() else "saved_model"
+    return _ENGINE_OF_SUFFIX.get(path.suffix.lower())
 
 
 def load(
@@ -134,14 +148,13 @@ def _forms(model: str | os.PathLike[str], engine: str) -> dict[str, Path]:
         if not exported:
             raise ValueError(f"Expected an export with one of {list(_EXPORTED.values())}. Received: model={path}")
         return exported
-    if path.is_dir() and (path / "ensemble.json").exists():
+    by_name = engine_of(path)
+    if engine == "auto" and by_name is None:
+        known = ", ".join(_ENGINE_OF_SUFFIX)
+        raise ValueError(f"Expected a model file of {known} or a SavedModel's folder. Received: model={path}")
+    if path.is_dir() and by_name == "ensemble":
         path = path / "ensemble.json"
-    if engine == "auto":
-        engine = "saved_model" if path.is_dir() else _ENGINE_OF_SUFFIX.get(path.suffix.lower(), "")
-        if not engine:
-            known = ", ".join(_ENGINE_OF_SUFFIX)
-            raise ValueError(f"Expected a model file of {known} or a SavedModel's folder. Received: model={path}")
-    return {engine: path}
+    return {by_name if engine == "auto" and by_name else engine: path}
 
 
 def _load_fastest(forms: dict[str, Path], threads: int | None) -> LoadedRestorer:
@@ -177,7 +190,7 @@ def _load(engine: str, path: Path, threads: int | None, provider: str | None = N
     except ImportError as error:
         raise ValueError(
             f"The engine {engine!r} needs a package that is not installed ({error.name or error}): "
-            f"pip install {_RUNTIMES.get(engine, 'keras_deartifact[train]')!r}"
+            f"pip install {INSTALL.get(engine, 'keras_deartifact[train]')!r}"
         ) from error
     except onnx.ProviderError:
         raise

@@ -14,7 +14,7 @@ from keras_deartifact.engines.serving import ServingError
 
 __all__ = ["LoadedRestorer", "Predictor", "Restorer", "reason"]
 
-_LUMA_WEIGHTS = np.array((0.299, 0.587, 0.114), np.float32)
+_LUMA_WEIGHTS = np.array(image.LUMA_WEIGHTS, np.float32)
 
 
 class Restorer(Protocol):

@@ -19,7 +19,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SIDE", "Sizes", "cache_file", "frames_a_second", "machine", "read", "read_providers", "size_name", "write"]
+__all__ = [
+    "SIDE",
+    "Sizes",
+    "cache_file",
+    "frames_a_second",
+    "machine",
+    "processor",
+    "read",
+    "read_providers",
+    "size_name",
+    "write",
+]
 
 Sizes = dict[str, float]
 """Frames a second by "WIDTHxHEIGHT"; 0 where the engine did not load."""
@@ -48,17 +59,22 @@ def size_name(height: int, width: int) -> str:
     return f"{width}x{height}"
 
 
+def processor() -> str:
+    """Returns the processor's name as far as the system tells it, or else its architecture."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, UnicodeDecodeError), open("/proc/cpuinfo", encoding="utf-8") as stream:
+        name = next((line.split(":", 1)[1].strip() for line in stream if line.startswith("model name")), name)
+    return name
+
+
 @functools.cache
 def machine() -> str:
     """Returns the processor, how many there are, and NVIDIA's devices."""
-    name = platform.machine()
-    with contextlib.suppress(OSError, UnicodeDecodeError), open("/proc/cpuinfo", encoding="utf-8") as stream:
-        name = next((line.split(":", 1)[1].strip() for line in stream if line.startswith("model name")), name)
     devices = []
     for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
         with contextlib.suppress(OSError, UnicodeDecodeError):
             devices.append(" ".join(file.read_text("utf-8").split("\n", 1)[0].split()))
-    return ", ".join([f"{os.cpu_count()} x {name}", *devices])
+    return ", ".join([f"{os.cpu_count()} x {processor()}", *devices])
 
 
 def frames_a_second(action: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:

@@ -27,6 +27,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_deartifact.image import LUMA_WEIGHTS
 from keras_deartifact.models.shuffle import dct_basis
 from keras_deartifact.quantiser import BLOCK, MAXIMUM_LOG2_STEP, MINIMUM_LOG2_STEP
 
@@ -36,7 +37,7 @@ __all__ = ["BINS", "QuantisationMarks", "picture_mean"]
 BINS = np.arange(MINIMUM_LOG2_STEP, MAXIMUM_LOG2_STEP + 0.125, 0.25, dtype=np.float32)
 
 _CELL = 8
-_LUMA_WEIGHTS = np.array((0.299, 0.587, 0.114))
+_LUMA_WEIGHTS = np.array(LUMA_WEIGHTS)
 # In 8-bit levels: a larger change is an edge of the picture's own, and all such edges count alike.
 _LARGE_CHANGE = 10.0
 # Each frequency (u, v)'s u + v, in the DCT's row-major order.

@@ -32,6 +32,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_deartifact.image import LUMA_WEIGHTS
 from keras_deartifact.models.folding import FoldingConv2D
 from keras_deartifact.models.upsampling import nearest
 
@@ -41,7 +42,7 @@ _CELL = 4
 _LN_2 = float(np.log(2.0))
 # At first, coefficients below this share of the quantiser step go; the slope is that of the logistic around it.
 _THRESHOLD, _SLOPE = 0.25, 8.0
-_LUMA_WEIGHTS = np.array((0.299, 0.587, 0.114))
+_LUMA_WEIGHTS = np.array(LUMA_WEIGHTS)
 _CHROMA_WEIGHTS = np.array(((-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)))
 _RGB_FROM_YCBCR = np.array(((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0)))
 
