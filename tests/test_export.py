@@ -432,4 +432,4 @@ def test_the_program(run, folder, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     lines = [line for line in result.stdout.splitlines() if "from Keras at most" in line]
-    assert len(lines) == len(json.loads((tmp_path / "out" / "manifest.json").read_text())["artefacts"]) == 6
+    assert len(lines) == len(json.loads((tmp_path / "out" / "manifest.json").read_text())["artefacts"]) == 7

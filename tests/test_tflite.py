@@ -129,6 +129,13 @@ def test_calibration_counts():
     assert difference(images) < 0.3 * difference(0.05 * images)
 
 
+def test_a_network_keeps_its_names():
+    network = models.make_generator("arcnn")
+    names = [layer.name for layer in network.integer_layers]
+    tflite.convert(network, "dynamic_int8", TILE)
+    assert [layer.name for layer in network.integer_layers] == names
+
+
 def test_unknown_precision():
     with pytest.raises(ValueError, match="Expected a precision of .*int8.*precision='int4'"):
         tflite.convert(models.make_generator("shuffle_pico"), "int4")
