@@ -181,10 +181,10 @@ def log2_step_from_qp(qp: FloatArray, codec: str) -> FloatArray:
     return np.clip(log2_steps, MINIMUM_LOG2_STEP, MAXIMUM_LOG2_STEP).astype(np.float32)
 
 
-def coarser(stated: FloatArray, predicted: FloatArray, margin: float) -> FloatArray:
+def coarser(stated: FloatArray, predicted: FloatArray, margin: float, least: float = MINIMUM_LOG2_STEP) -> FloatArray:
     """Returns what a file states, but where its pixels show that they were compressed harder before.
 
-        result = maximum(stated, predicted) if median(predicted) > median(stated) + margin, else stated
+        result = maximum(stated, predicted) if median(predicted) > maximum(median(stated) + margin, least), else stated
 
     A second compression hides the first one's quantiser: the file states the last. Medians are compared, since a
     prediction hardly varies within a picture.
@@ -193,11 +193,12 @@ def coarser(stated: FloatArray, predicted: FloatArray, margin: float) -> FloatAr
         stated: log2 steps of a picture's blocks.
         predicted: of the same shape.
         margin: log2 steps by which a prediction has to be coarser to count; predictions are not exact.
+        least: log2 step up to which a prediction never counts.
 
     Returns:
         float32 of the same shape.
     """
-    if np.median(predicted) > np.median(stated) + margin:
+    if np.median(predicted) > max(float(np.median(stated)) + margin, least):
         return np.maximum(stated, predicted).astype(np.float32)
     return stated.astype(np.float32)
 

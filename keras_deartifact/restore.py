@@ -24,7 +24,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from keras_deartifact import colour, encoders, files, image, pipeline, quantiser, stills, video
+from keras_deartifact import colour, encoders, files, image, limit, pipeline, quantiser, stills, video
 from keras_deartifact.engines import Predictor, Restorer
 
 MARGIN = 64
@@ -43,6 +43,20 @@ Predictions exceed the truth by 0.04 at the 95th percentile, and by 0.77 at wors
 
 VIDEO_MARGIN = 1.25
 """The same for a video's frame: 1.1 % of frames that were compressed once exceed it."""
+
+EARLIER_LOG2_STEP = 4.25
+"""How coarse a video's frame has to look to count as compressed harder before: up to here, soft optics look the same.
+
+It is the step of H.264's QP 29 to 30."""
+
+STILL_SHARE = 0.8
+"""Of the quantiser's error that a still picture may change by, see `limit`."""
+
+VIDEO_SHARE = 0.2
+"""The same for a video's frame: the largest with which no clip of training pictures, by x264 at CRF 12 to 40, loses."""
+
+MPEG_SHARE = 0.6
+"""The same for a codec of before H.264: nothing in it smooths the edges of blocks, so that more can be undone."""
 
 PREDICT_EVERY = 24
 """Frames from one prediction of a video's quality to the next. A prediction takes as long as two restored frames."""
@@ -102,6 +116,7 @@ def restore_frames(
     quantiser_maps: Floats | None = None,
     *,
     strength: float = 1.0,
+    share: float | None = None,
     tile: int = TILE,
     margin: int = MARGIN,
     whole_pixels: int = WHOLE_PIXELS,
@@ -117,6 +132,7 @@ def restore_frames(
         frames: float32 in `[0, 1]`, uint8 or uint16, `(n, height, width, 3)`, RGB.
         quantiser_maps: float32 `(n, ceil(height / 16), ceil(width / 16))`, log2 steps; None for the default.
         strength: 0 returns the frames, 1 what the network makes of them; finite and at least 0.
+        share: of the quantiser's error that a block may change by at strength 1, see `limit`; None for any change.
         tile: side of a tile in pixels, margins included; a multiple of 16. A restorer's own `tile` goes before it.
         margin: of a tile, in pixels, at least the radius of the network's receptive field.
         whole_pixels: frames of up to so many pixels, padding included, are not cut.
@@ -143,7 +159,7 @@ def restore_frames(
     rows, columns = padded.shape[1:3]
     fixed: tuple[int, int] | None = getattr(restorer, "tile", None)
     if fixed is None and rows * columns <= whole_pixels:
-        return image.crop(_restore_piece(restorer, padded, quantiser_maps, strength), height, width)
+        return image.crop(_restore_piece(restorer, padded, quantiser_maps, strength, share), height, width)
     result = np.empty_like(padded)
     grid = image.tile_grid(rows, columns, tile, margin) if fixed is None else _fixed_grid(rows, columns, fixed, margin)
     for each in grid:
@@ -152,7 +168,7 @@ def restore_frames(
         if fixed is not None:
             source = _filled_up(source, fixed)
             maps = _filled_up(maps, (fixed[0] // image.GRID, fixed[1] // image.GRID))
-        piece = _restore_piece(restorer, source, maps, strength)
+        piece = _restore_piece(restorer, source, maps, strength, share)
         result[:, *each.destination] = piece[:, *each.inner]
     return image.crop(result, height, width)
 
@@ -181,7 +197,7 @@ def _filled_up(array: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[An
 
 
 def _restore_piece(
-    restorer: Restorer, frames: npt.NDArray[Any], quantiser_maps: Floats, strength: float
+    restorer: Restorer, frames: npt.NDArray[Any], quantiser_maps: Floats, strength: float, share: float | None
 ) -> npt.NDArray[Any]:
     images = np.ascontiguousarray(frames) if frames.dtype == np.float32 else image.to_float(frames)
     restored = restorer(images, np.ascontiguousarray(quantiser_maps))
@@ -189,6 +205,9 @@ def _restore_piece(
         raise ValueError(f"expected a restorer that keeps the shape {images.shape}. Received: {restored.shape}")
     if not np.isfinite(restored.sum()):
         raise ValueError("expected a restorer that returns finite numbers. Received: NaN or infinity")
+    if share is not None:
+        corrections = zip(restored - images, quantiser_maps, strict=True)
+        restored = images + np.stack([limit.limited(*each, share) for each in corrections])
     if strength != 1.0:
         restored = images + np.float32(strength) * (restored - images)
     if frames.dtype == np.uint8:
@@ -204,7 +223,7 @@ def restore_image(
     target: files.StrPath,
     *,
     predictor: Predictor | None = None,
-    strength: float = 1.0,
+    strength: float | None = None,
     quality: int | None = None,
     overwrite: bool = False,
 ) -> ImageReport:
@@ -216,7 +235,8 @@ def restore_image(
         target: what `stills.write` writes, by its extension.
         predictor: of the quality, `engines.load_predictor()`, for files that state none and for those that were
             compressed harder before; None to take what the file states, and the default where it states nothing.
-        strength: 0 keeps the pixels, 1 takes what the network makes of them.
+        strength: 0 keeps the pixels, 1 takes what the network makes of them; None takes as much of it as the
+            compression can account for (`limit`, `STILL_SHARE`).
         quality: of a JPEG or WebP, 1 to 100; see `stills.write`.
         overwrite: whether an existing target may be replaced.
 
@@ -230,25 +250,35 @@ def restore_image(
         OSError: the file system does not give or take it.
     """
     started = time.perf_counter()
-    _check_strength(strength)
+    if strength is not None:
+        _check_strength(strength)
     with files.replacing(source, target, overwrite) as temporary:
         still = stills.read(source)
         height, width = still.pixels.shape[:2]
         log2_step = quantiser.jpeg_table_log2_step(still.jpeg_tables[0]) if still.jpeg_tables else None
         stated = None if log2_step is None else quantiser.constant_map(height, width, log2_step)
         predicted = None if predictor is None else predictor(image.to_float(still.pixels)[None])[0]
-        maps = _known(stated, predicted, height, width, JPEG_MARGIN)[None]
-        restored = restore_frames(restorer, still.pixels[None], maps, strength=strength)[0]
+        maps = _known(stated, predicted, (height, width), JPEG_MARGIN)[None]
+        if strength is None:
+            restored = restore_frames(restorer, still.pixels[None], maps, share=STILL_SHARE)[0]
+        else:
+            restored = restore_frames(restorer, still.pixels[None], maps, strength=strength)[0]
         stills.write(temporary, restored, still, quality=quality)
     median = None if predicted is None else float(np.median(predicted))
     return ImageReport(width, height, time.perf_counter() - started, log2_step, median)
 
 
-def _known(stated: Floats | None, predicted: Floats | None, height: int, width: int, margin: float) -> Floats:
+def _known(
+    stated: Floats | None,
+    predicted: Floats | None,
+    size: tuple[int, int],
+    margin: float,
+    least: float = quantiser.MINIMUM_LOG2_STEP,
+) -> Floats:
     """The map of a picture from what its file states and what its pixels show, as far as there is either."""
     if predicted is None:
-        return quantiser.constant_map(height, width) if stated is None else stated
-    return predicted if stated is None else quantiser.coarser(stated, predicted, margin)
+        return quantiser.constant_map(*size) if stated is None else stated
+    return predicted if stated is None else quantiser.coarser(stated, predicted, margin, least)
 
 
 def restore_video(
@@ -257,7 +287,7 @@ def restore_video(
     target: files.StrPath,
     *,
     predictor: Predictor | None = None,
-    strength: float = 1.0,
+    strength: float | None = None,
     codec: str | None = None,
     crf: float | None = None,
     preset: str | None = None,
@@ -277,7 +307,8 @@ def restore_video(
         source: a video file.
         target: the file to write; its extension gives the container.
         predictor: see `restore_image`; it is called in a thread of its own, with one padded float32 frame.
-        strength: 0 keeps the decoded planes, 1 takes what the network makes of them.
+        strength: 0 keeps the decoded planes, 1 takes what the network makes of them; None takes as much of it as
+            the compression can account for (`limit`, `VIDEO_SHARE`, `MPEG_SHARE`).
         codec: key of `encoders.ENCODERS`; by default the one that `encoders.default` chooses.
         crf: quality in the encoder's own scale, down is better; the default is the encoder's in `encoders.ENCODERS`.
         preset: speed against size, in the encoder's own words; the default is the encoder's in `encoders.ENCODERS`.
@@ -294,7 +325,8 @@ def restore_video(
         FileExistsError: the target exists, and `overwrite` is False.
         OSError: the file system does not give or take it.
     """
-    _check_strength(strength)
+    if strength is not None:
+        _check_strength(strength)
     info = video.probe(source)
     if info.pix_fmt is None:
         raise video.BrokenVideoError(
@@ -320,7 +352,8 @@ def restore_video(
             preset=encoder.preset or "",
             options=encoder.options,
         )
-        run = _Run(restorer, predictor, strength, progress)
+        share = MPEG_SHARE if info.codec in quantiser.STEP_FROM_QP and info.codec != "h264" else VIDEO_SHARE
+        run = _Run(restorer, predictor, strength, share, progress)
         with writer:
             pipeline.overlap(
                 run.decode(source, info.codec), run.restore, lambda item: writer.write(run.corrected(item))
@@ -353,6 +386,7 @@ class _Restored(NamedTuple):
     frame: av.VideoFrame
     images: Floats
     restored: Floats
+    quantiser_map: Floats
 
 
 class _Timed:
@@ -377,7 +411,8 @@ class _Run:
         self,
         restorer: Restorer,
         predictor: Predictor | None,
-        strength: float,
+        strength: float | None,
+        share: float,
         progress: Callable[[int], None] | None,
     ) -> None:
         self.frames = 0
@@ -390,6 +425,7 @@ class _Run:
         self._predictor = predictor
         self._restorer = _Timed(restorer)
         self._strength = strength
+        self._share = share
         self._progress = progress
 
     def decode(self, source: files.StrPath, codec: str) -> Generator[_Decoded, None, None]:
@@ -404,7 +440,7 @@ class _Run:
                     rgb = image.pad_to_multiple(colour.to_rgb(frame), image.GRID)
                     images = image.to_float(rgb)[None]
                     shown = self._shown(images[0, : frame.height, : frame.width])
-                    known = _known(stated, shown, frame.height, frame.width, VIDEO_MARGIN)
+                    known = _known(stated, shown, (frame.height, frame.width), VIDEO_MARGIN, EARLIER_LOG2_STEP)
                     yield _Decoded(frame, images, known)
         except video.BrokenVideoError as error:
             if not started:
@@ -417,7 +453,7 @@ class _Run:
         self.frames += 1
         if self._progress is not None:
             self._progress(self.frames)
-        return _Restored(item.frame, item.images, restored)
+        return _Restored(item.frame, item.images, restored, item.quantiser_map)
 
     @property
     def busy_seconds(self) -> float:
@@ -426,10 +462,12 @@ class _Run:
 
     def corrected(self, item: _Restored) -> av.VideoFrame:
         """The decoded frame with what the network changed."""
-        correction = (item.restored - item.images)[0, : item.frame.height, : item.frame.width]
-        if self._strength != 1.0:
+        correction = (item.restored - item.images)[0]
+        if self._strength is None:
+            correction = limit.limited(correction, item.quantiser_map, self._share)
+        elif self._strength != 1.0:
             correction *= np.float32(self._strength)
-        return colour.add_correction(item.frame, correction)
+        return colour.add_correction(item.frame, correction[: item.frame.height, : item.frame.width])
 
     def _shown(self, images: Floats) -> Floats | None:
         """What the pixels show of their compression, smoothed over the predictions so far."""

@@ -180,6 +180,12 @@ def test_a_prediction_counts_beyond_its_margin(excess, counts):
     np.testing.assert_array_equal(quantiser.coarser(stated, predicted, 0.5), expected)
 
 
+@pytest.mark.parametrize(("least", "counts"), [(4.9, True), (5.1, False)])
+def test_a_prediction_counts_from_a_least_step_on(least, counts):
+    stated, predicted = np.full((2, 2), 1, np.float32), np.full((2, 2), 5, np.float32)
+    assert (quantiser.coarser(stated, predicted, 0.5, least) == (predicted if counts else stated)).all()
+
+
 def test_one_step_of_smoothing():
     before, current = np.float32([[2.0, 4.0]]), np.float32([[4.0, 0.0]])
     np.testing.assert_array_equal(quantiser.smoothed(before, current), [[3.0, 2.0]])

@@ -1,3 +1,4 @@
+import functools
 import threading
 from fractions import Fraction
 
@@ -301,7 +302,7 @@ def test_depth_grey_and_alpha_are_kept(tmp_path, mode):
     with Image.open(tmp_path / "new.png") as image:
         assert image.mode == mode
         np.testing.assert_array_equal(np.asarray(image), pixels)
-    restore.restore_image(brighter, tmp_path / "old.png", tmp_path / "brighter.png")
+    restore.restore_image(brighter, tmp_path / "old.png", tmp_path / "brighter.png", strength=1.0)
     with Image.open(tmp_path / "brighter.png") as image:
         colours = slice(0, 3) if mode == "RGBA" else slice(None)
         change = np.asarray(image).astype(int) - pixels
@@ -356,6 +357,49 @@ def test_variable_frame_rate_is_kept(tmp_path):
     assert times_of(tmp_path / "out.mp4") == times_of(source)
 
 
+@pytest.mark.parametrize("strength", [None, 1.0])
+def test_a_change_is_held_to_what_the_quantiser_accounts_for(tmp_path, strength):
+    """Where no bitstream tells, by what the predictor says; a strength of the user's is taken as it is."""
+
+    def predictor(frames):
+        return np.full((len(frames), 2, 2), 5.0, np.float32)
+
+    def change(target, restore_file, share):
+        restore_file(brighter, source, target, predictor=predictor, strength=strength)
+        old, new = (first_picture(path) for path in (source, target))
+        expected = 16 if strength else share * 2**5 / np.sqrt(12)
+        assert (new.astype(int) - old).mean() == pytest.approx(expected, abs=0.5)
+
+    source = make(tmp_path / "in.mkv", "ffv1", None, count=2, size=(32, 32), pix_fmt="yuv444p")
+    change(tmp_path / "out.mkv", functools.partial(restore.restore_video, codec="ffv1"), restore.VIDEO_SHARE)
+    source = tmp_path / "in.png"
+    Image.fromarray(np.full((32, 32, 3), 100, np.uint8)).save(source)
+    change(tmp_path / "out.png", restore.restore_image, restore.STILL_SHARE)
+
+
+@pytest.mark.parametrize(
+    ("codec", "options", "share"),
+    [
+        ("mpeg2video", {"qmin": "20", "qmax": "20"}, restore.MPEG_SHARE),
+        ("mpeg4", {"qmin": "20", "qmax": "20"}, restore.MPEG_SHARE),
+        ("libx264", {"qp": "45"}, restore.VIDEO_SHARE),
+    ],
+)
+def test_a_share_for_each_family_of_codecs(tmp_path, codec, options, share):
+    source = make(tmp_path / "in.mkv", codec, None, count=3, size=(32, 32), options=options)
+    restore.restore_video(brighter, source, tmp_path / "out.mkv", codec="ffv1")
+    first = next(video.read_frames(source))
+    step = 2 ** quantiser.log2_step_from_qp(first.qp, video.probe(source).codec).mean()
+    change = first_picture(tmp_path / "out.mkv").astype(int) - first_picture(source)
+    assert change.mean() == pytest.approx(share * step / np.sqrt(12), abs=0.75)
+
+
+def first_picture(path):
+    if path.suffix == ".png":
+        return np.asarray(Image.open(path))
+    return colour.to_rgb(next(video.read_frames(path)).image)
+
+
 @pytest.mark.parametrize(
     ("pix_fmt", "size"), [("gray", (96, 64)), ("yuv420p", (97, 65)), ("yuv422p10le", (96, 66)), ("yuv444p", (50, 70))]
 )
@@ -364,7 +408,7 @@ def test_formats_and_odd_sizes(tmp_path, pix_fmt, size):
     report = restore.restore_video(identity, source, tmp_path / "same.mkv", codec="ffv1")
     assert planes_of(tmp_path / "same.mkv") == planes_of(source)
     assert not report.states_quantisers
-    restore.restore_video(brighter, source, tmp_path / "brighter.mkv", codec="ffv1")
+    restore.restore_video(brighter, source, tmp_path / "brighter.mkv", strength=1.0, codec="ffv1")
     old, new = (colour.to_rgb(next(video.read_frames(tmp_path / name)).image) for name in ("in.mkv", "brighter.mkv"))
     assert (new.astype(int) - old).mean() == pytest.approx(16, abs=0.5)
 

@@ -218,6 +218,9 @@ _GAN: dict[str, Any] = {
 }
 _VIDEO: dict[str, Any] = {"still_batch": 8, "video_batch": 12}
 
+# With high qualities, more of 4:4:4 and pictures that were not compressed: what it takes to leave good pictures alone.
+_BROAD = StillsConfig(wide_quality_range=(5, 98), wide_share=0.35, share_444=0.35, clean_share=0.02)
+
 CONFIGS: dict[str, TrainConfig | EnsembleConfig | PredictorConfig] = {
     "testing": _TESTING,
     "testing_gan": dataclasses.replace(
@@ -236,7 +239,10 @@ CONFIGS: dict[str, TrainConfig | EnsembleConfig | PredictorConfig] = {
     ),
     "shuffle_pico": TrainConfig("shuffle_pico", **_VIDEO),
     "shuffle_nano": TrainConfig("shuffle_nano", **_VIDEO, steps=92_000),
-    "shuffle_small": TrainConfig("shuffle_small", **_VIDEO, learning_rate=1e-3),
+    "shuffle_nano_finish": TrainConfig(
+        "shuffle_nano", **_VIDEO, stills=_BROAD, warm_start="shuffle_nano", steps=20_000, learning_rate=5e-4
+    ),
+    "shuffle_small": TrainConfig("shuffle_small", **_VIDEO, stills=_BROAD, learning_rate=1e-3, steps=40_000),
     "shuffle_nano_stills": TrainConfig("shuffle_nano"),
     "shuffle_nano_gan": TrainConfig(
         "shuffle_nano",

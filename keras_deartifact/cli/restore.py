@@ -39,9 +39,9 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
     parser.add_argument(
         "--strength",
         type=_strength,
-        default=1.0,
         metavar="S",
-        help="0 changes nothing, 1 takes what the network makes, up to 2 exaggerates it (default: 1)",
+        help="0 changes nothing, 1 takes what the network makes, up to 2 exaggerates it (default: 1, held back where "
+        "it would change more than the compression can account for)",
     )
     parser.add_argument(
         "--codec",

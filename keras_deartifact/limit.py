@@ -1,0 +1,50 @@
+"""How much of what a network changes a picture's compression can account for.
+
+A quantiser of step `D` leaves errors of about `D / sqrt(12)`, root mean square. A network that changes a block by a
+good part of that in a finely compressed picture is wrong more often than not: it takes text, grain or foliage for
+traces of compression. So every block of 16x16 pixels is held to a share of that error:
+
+    correction *= min(1, share * D / sqrt(12) / rms(correction))
+
+Coarsely compressed pictures are not touched by it, and what was hardly compressed comes back (nearly) as it was.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_deartifact import quantiser
+
+__all__ = ["limited"]
+
+Floats = NDArray[np.float32]
+
+
+def limited(correction: Floats, quantiser_map: Floats, share: float) -> Floats:
+    """Scales a correction down where it is larger than the quantiser's error; between blocks the scale is interpolated.
+
+    Args:
+        correction: float32 `(height, width, 3)`, what is added to a picture in `[0, 1]`; both sides multiples of 16.
+        quantiser_map: float32 `(height / 16, width / 16)`, log2 steps.
+        share: of the quantiser's error that a block may change by, root mean square over its pixels and channels.
+
+    Returns:
+        float32 of the shape of `correction`, the same array where nothing is too large.
+    """
+    rows, columns = quantiser_map.shape
+    blocks = correction.reshape(rows, quantiser.BLOCK, columns, -1)
+    energy = np.einsum("ijkl,ijkl->ik", blocks, blocks) / (blocks.shape[1] * blocks.shape[3])
+    allowed = np.square(share / 255.0 * np.exp2(quantiser_map)) / 12.0
+    if np.all(energy <= allowed):
+        return correction
+    scale = np.sqrt(np.minimum(1.0, allowed / np.maximum(energy, 1e-12))).astype(np.float32)
+    # Rows of samples with their channels side by side, so that the product is one pass over contiguous memory.
+    smooth = _between_blocks(_between_blocks(scale.T, 1).T, correction.shape[2])
+    return correction * smooth.reshape(correction.shape)
+
+
+def _between_blocks(scale: Floats, repeats: int) -> Floats:
+    """Interpolates linearly between the centres of blocks along a row: `(n, count)` to `(n, 16 * count * repeats)`."""
+    weights = np.repeat((np.arange(quantiser.BLOCK) + 0.5) / quantiser.BLOCK, repeats).astype(np.float32)
+    pairs = np.lib.stride_tricks.sliding_window_view(np.pad(scale, [(0, 0), (1, 1)], mode="edge"), 2, axis=1)
+    half = len(weights) // 2
+    return (pairs @ np.stack([1.0 - weights, weights])).reshape(len(scale), -1)[:, half:-half]

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from keras_deartifact import limit
+
+
+def noise(shape, rms):
+    values = np.random.default_rng(3).choice([-1.0, 1.0], shape)
+    return (rms / 255 * values).astype(np.float32)
+
+
+def rms(values):
+    return 255 * np.sqrt(np.mean(np.square(values, dtype=np.float64)))
+
+
+@pytest.mark.parametrize(("log2_step", "share"), [(0, 0.5), (2, 0.5), (2, 0.2), (4, 0.2)])
+def test_a_change_is_held_to_its_share_of_the_quantisers_error(log2_step, share):
+    correction = noise((32, 48, 3), 20.0)
+    held = limit.limited(correction, np.full((2, 3), log2_step, np.float32), share)
+    assert rms(held) == pytest.approx(share * 2**log2_step / np.sqrt(12), rel=1e-5)
+    np.testing.assert_allclose(held / rms(held), correction / rms(correction), rtol=1e-5)
+
+
+def test_what_is_small_enough_is_left_alone():
+    correction = noise((32, 48, 3), 0.5)
+    assert limit.limited(correction, np.full((2, 3), 4, np.float32), 0.2) is correction
+    assert not limit.limited(np.zeros((16, 16, 3), np.float32), np.full((1, 1), -1, np.float32), 0.0).any()
+
+
+def test_between_blocks_the_scale_is_interpolated():
+    """Of two blocks side by side, the left may change by a quarter of what the right may."""
+    correction = noise((16, 32, 3), 8.0)
+    steps = np.array([[1.0, 3.0]], np.float32)
+    scale = limit.limited(correction, steps, 1.0)[0, :, 0] / correction[0, :, 0]
+    left, right = 2 / np.sqrt(12) / 8, 8 / np.sqrt(12) / 8
+    np.testing.assert_allclose(scale[:8], left, rtol=1e-5)
+    np.testing.assert_allclose(scale[-8:], right, rtol=1e-5)
+    np.testing.assert_allclose(scale[8:-8], left + (right - left) * (np.arange(16) + 0.5) / 16, rtol=1e-5)
+
+
+def test_a_tile_gives_what_the_whole_gives_but_for_its_outermost_blocks():
+    correction, steps = noise((64, 96, 3), 8.0), np.random.default_rng(5).uniform(0, 4, (4, 6)).astype(np.float32)
+    whole = limit.limited(correction, steps, 0.5)
+    part = limit.limited(correction[:, 16:80], steps[:, 1:5], 0.5)
+    np.testing.assert_array_equal(part[:, 8:-8], whole[:, 24:72])
