@@ -237,7 +237,10 @@ CONFIGS: dict[str, TrainConfig | EnsembleConfig | PredictorConfig] = {
         warmup_steps=1,
         validation_images=1,
     ),
-    "shuffle_pico": TrainConfig("shuffle_pico", **_VIDEO),
+    "shuffle_pico": TrainConfig("shuffle_pico", **_VIDEO, steps=60_000),
+    "shuffle_pico_finish": TrainConfig(
+        "shuffle_pico", **_VIDEO, stills=_BROAD, warm_start="shuffle_pico", steps=20_000, learning_rate=5e-4
+    ),
     "shuffle_nano": TrainConfig("shuffle_nano", **_VIDEO, steps=92_000),
     "shuffle_nano_finish": TrainConfig(
         "shuffle_nano", **_VIDEO, stills=_BROAD, warm_start="shuffle_nano", steps=20_000, learning_rate=5e-4

@@ -28,6 +28,7 @@ __all__ = ["VIDEO_SETTINGS", "clip_files", "encode", "luma_planes", "measure_vid
 
 # Label -> the encoder and its options.
 VIDEO_SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
+    "x264 CRF 12": ("libx264", {"crf": "12"}),
     "x264 CRF 22": ("libx264", {"crf": "22"}),
     "x264 CRF 28": ("libx264", {"crf": "28"}),
     "x264 CRF 34": ("libx264", {"crf": "34"}),
