@@ -239,11 +239,11 @@ CONFIGS: dict[str, TrainConfig | EnsembleConfig | PredictorConfig] = {
     ),
     "shuffle_pico": TrainConfig("shuffle_pico", **_VIDEO, steps=60_000),
     "shuffle_pico_finish": TrainConfig(
-        "shuffle_pico", **_VIDEO, stills=_BROAD, warm_start="shuffle_pico", steps=20_000, learning_rate=5e-4
+        "shuffle_pico", **_VIDEO, stills=_BROAD, warm_start="shuffle_pico", steps=15_000, learning_rate=5e-4
     ),
     "shuffle_nano": TrainConfig("shuffle_nano", **_VIDEO, steps=92_000),
     "shuffle_nano_finish": TrainConfig(
-        "shuffle_nano", **_VIDEO, stills=_BROAD, warm_start="shuffle_nano", steps=20_000, learning_rate=5e-4
+        "shuffle_nano", **_VIDEO, stills=_BROAD, warm_start="shuffle_nano", steps=15_000, learning_rate=5e-4
     ),
     "shuffle_small": TrainConfig("shuffle_small", **_VIDEO, stills=_BROAD, learning_rate=1e-3, steps=40_000),
     "shuffle_nano_stills": TrainConfig("shuffle_nano"),
