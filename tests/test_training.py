@@ -308,7 +308,7 @@ def test_gan_trains_its_start_first(pictures, tmp_path):
 
 def test_start_of_another_architecture_is_refused(pictures, tmp_path):
     models.make_generator("shuffle_pico", filters=8, depth=3).save(tmp_path / "other.keras")
-    with pytest.raises(ValueError, match="Expected a generator to start from of the same architecture, Shuffle.* Rec"):
+    with pytest.raises(ValueError, match="Expected a network to start from of the same architecture, Shuffle.* Rec"):
         train(TESTING, [str(pictures)], None, tmp_path / "run", Options(tmp_path / "other.keras"))
     models.make_generator("arcnn").save(tmp_path / "arcnn.keras")
     with pytest.raises(ValueError, match="Received: ARCNN"):
@@ -316,7 +316,7 @@ def test_start_of_another_architecture_is_refused(pictures, tmp_path):
 
 
 def test_start_that_is_not_there(pictures, tmp_path):
-    with pytest.raises(ValueError, match="There is no generator to start from: .*generator.keras"):
+    with pytest.raises(ValueError, match="There is no network to start from: .*generator.keras"):
         train(TESTING, [str(pictures)], None, tmp_path / "run", Options(tmp_path))
 
 
@@ -436,6 +436,18 @@ def test_predictor_run(predictor_run):
         not np.array_equal(averaged, trained)
         for averaged, trained in zip(model.averaged.get_weights(), model.predictor.get_weights(), strict=True)
     )
+
+
+def test_predictor_starts_from_another(predictor_run, pictures, tmp_path):
+    config = dataclasses.replace(
+        CONFIGS["testing_predictor"], learning_rate=1e-12, final_learning_rate=1e-12, weight_decay=0.0
+    )
+    train_predictor(config, [str(pictures)], None, tmp_path, predictor_run)
+    record = json.loads((tmp_path / "config.json").read_text())
+    assert record["start"]["file"] == "predictor.keras"
+    found, wanted = (keras.models.load_model(run / "predictor.keras") for run in (tmp_path, predictor_run))
+    for weight, before in zip(found.get_weights(), wanted.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, before, atol=1e-9)
 
 
 def test_predictor_run_goes_on(predictor_run, pictures, tmp_path, monkeypatch):

@@ -269,4 +269,6 @@ CONFIGS: dict[str, TrainConfig | EnsembleConfig | PredictorConfig] = {
     "very_fast_conditioned": TrainConfig("very_fast", {"residual": True, "conditioned": True}, steps=10_000),
     "ensemble_residual_gan": EnsembleConfig(TrainConfig("residual", **_PAPER_GAN, warm_start="residual")),
     "quality_predictor": PredictorConfig(),
+    # From the predictor of that, with drawings among the pictures, which it took for coarsely compressed photographs.
+    "quality_predictor_finish": PredictorConfig(steps=3_000, learning_rate=5e-4),
 }

@@ -1,5 +1,6 @@
 """A run: its folder, its learning rate, its epochs. What is trained does not matter here."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from training import callbacks, distribution
 from training.configs import PredictorConfig, TrainConfig
 from training.datasets import VALIDATION_BATCHES
 
-__all__ = ["epochs_done", "fit", "open_run", "schedule"]
+__all__ = ["epochs_done", "fit", "open_run", "schedule", "start_record", "take_over"]
 
 
 def open_run(run: Path, record: dict[str, Any], writes: bool = True) -> Path | None:
@@ -39,6 +40,37 @@ def open_run(run: Path, record: dict[str, Any], writes: bool = True) -> Path | N
         callbacks.replace_file(file, lambda path: path.write_text(wanted))
     checkpoint = run / callbacks.CHECKPOINT
     return checkpoint if checkpoint.exists() else None
+
+
+def start_record(start: Path | None) -> dict[str, str] | None:
+    """Returns what a run keeps of the file that its network starts from.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if start is None:
+        return None
+    if not start.exists():
+        raise ValueError(f"There is no network to start from: {start}")
+    return {"file": start.name, "sha256": hashlib.sha256(start.read_bytes()).hexdigest()}
+
+
+def take_over(start: keras.Model, network: keras.Model) -> None:
+    """Gives a network the weights of another.
+
+    Raises:
+        ValueError: they are of different architectures.
+    """
+    wanted, found = (
+        {name: value for name, value in model.get_config().items() if name not in ("name", "dtype", "trainable")}
+        for model in (network, start)
+    )
+    if type(start) is not type(network) or wanted != found:
+        raise ValueError(
+            f"Expected a network to start from of the same architecture, {type(network).__name__} {wanted}. "
+            f"Received: {type(start).__name__} {found}"
+        )
+    network.set_weights(start.get_weights())
 
 
 def schedule(config: TrainConfig | PredictorConfig, peak: float) -> keras.optimizers.schedules.LearningRateSchedule:

@@ -5,7 +5,6 @@ function of the seed and the epoch, so that the result is that of an uninterrupt
 """
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ def make_model(
     """
     generator = models.make_generator(config.generator, **config.generator_arguments, dtype=config.precision)
     if start is not None:
-        _take_over(start, generator)
+        runs.take_over(start, generator)
     discriminator, optimizers = None, [_optimizer(config, config.learning_rate)]
     arguments: dict[str, Any] = {}
     if config.adversarial:
@@ -80,23 +79,6 @@ def load_backbone(config: TrainConfig, weights: str) -> perceptual.Backbone | No
     if config.perceptual is None:
         return None
     return perceptual.load_backbone(config.perceptual.backbone, list(config.perceptual.layers), weights)
-
-
-def _take_over(start: keras.Model, generator: keras.Model) -> None:
-    wanted, found = (
-        {name: value for name, value in model.get_config().items() if name not in ("name", "dtype", "trainable")}
-        for model in (generator, start)
-    )
-    if type(start) is not type(generator) or wanted != found:
-        raise ValueError(
-            f"Expected a generator to start from of the same architecture, {type(generator).__name__} {wanted}. "
-            f"Received: {type(start).__name__} {found}"
-        )
-    generator.set_weights(start.get_weights())
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,8 +132,6 @@ def train(
         train(named(config.warm_start), folders, video, start, strategy=strategy)
     if start is not None and start.is_dir():
         start = start / "generator.keras"
-    if start is not None and not start.exists():
-        raise ValueError(f"There is no generator to start from: {start}")
     sources = find_sources(config, folders, video)
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
@@ -160,7 +140,7 @@ def train(
             run,
             {
                 "config": as_dict(config),
-                "start": start and {"file": start.name, "sha256": _sha256(start)},
+                "start": runs.start_record(start),
                 "backbone": backbone and {"name": backbone.name, "sha256": backbone.sha256},
                 "data": sources.record(),
             },
@@ -225,7 +205,7 @@ def main(argv: list[str]) -> None:
             case EnsembleConfig():
                 train_ensemble(config, *sources, options, strategy)
             case PredictorConfig():
-                train_predictor(config, *sources, FLAGS.histograms, strategy)
+                train_predictor(config, *sources, options.start, options.histograms, strategy)
             case TrainConfig():
                 train(config, *sources, options, strategy)
 
@@ -251,7 +231,7 @@ def define_flags() -> None:
     flags.DEFINE_string("run", None, "Folder of the run; an unfinished run there goes on.", required=True)
     flags.DEFINE_integer("steps", None, "Training steps in all, in place of the configuration's.", lower_bound=1)
     flags.DEFINE_string(
-        "start_from", None, "Run or .keras file whose generator to start from, in place of training one first."
+        "start_from", None, "Run or .keras file whose network to start from, in place of training one first."
     )
     flags.DEFINE_boolean("histograms", False, "Histograms of the weights in TensorBoard, after every epoch.")
 

@@ -14,10 +14,12 @@ from training.datasets import find_sources, make_predictor_datasets
 __all__ = ["make_predictor_model", "train_predictor"]
 
 
-def make_predictor_model(config: PredictorConfig) -> PredictorTrainer:
-    """Returns the compiled trainer of a fresh run."""
+def make_predictor_model(config: PredictorConfig, start: keras.Model | None = None) -> PredictorTrainer:
+    """Returns the compiled trainer of a fresh run, of a predictor that may begin with the weights of another."""
     predictor = models.QualityPredictor(**config.predictor_arguments)
     predictor.build((None, None, None, predictor.channels))
+    if start is not None:
+        runs.take_over(start, predictor)
     model = PredictorTrainer(predictor)
     rate = runs.schedule(config, config.learning_rate)
     model.compile(
@@ -33,6 +35,7 @@ def train_predictor(
     folders: list[str],
     video: str | None,
     run: Path,
+    start: Path | None = None,
     histograms: bool = False,
     strategy: tf.distribute.Strategy | None = None,
 ) -> None:
@@ -43,6 +46,7 @@ def train_predictor(
         folders: of pictures.
         video: folder of video pairs, made with `--purpose=predicting`.
         run: the run's folder.
+        start: a run's folder, or a .keras file, whose predictor to start from; None to begin from random weights.
         histograms: of every weight, in TensorBoard.
         strategy: of `distribution.make_strategy`; one device by default.
 
@@ -53,12 +57,15 @@ def train_predictor(
     strategy = strategy or tf.distribute.get_strategy()
     distribution.check_run_is_shared(run, strategy)
     distribution.check_batch(config.still_batch + config.video_batch, strategy)
+    if start is not None and start.is_dir():
+        start = start / "predictor.keras"
     sources = find_sources(config, folders, video)
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
-        record = {"config": as_dict(config), "data": sources.record()}
+        record = {"config": as_dict(config), "start": runs.start_record(start), "data": sources.record()}
         checkpoint = runs.open_run(run, record, distribution.is_chief(strategy))
-        model = make_predictor_model(config)
+        first = keras.models.load_model(start, compile=False) if start is not None else None
+        model = make_predictor_model(config, first)
         if checkpoint:
             callbacks.load_checkpoint(model, checkpoint)
     datasets = make_predictor_datasets(config, sources, runs.epochs_done(model, config))
