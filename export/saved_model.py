@@ -4,13 +4,16 @@
 |---|---|---|
 | `serving_default` | `images` uint8 `(n, height, width, 3)` | the same shape and dtype |
 | `restore_with_map` | as above, and `quantiser_map` float32 `(n, ceil(height / 16), ceil(width / 16))` | as above |
-| `restore_encoded` | `encoded` string `(n,)`, each the bytes of a JPEG or PNG file | string `(n,)`, PNG files |
+| `restore_encoded` | `encoded_bytes` string `(n,)`, each the bytes of a JPEG or PNG file | `restored_bytes`, PNG files |
 | `network` | `images` float32 `(n, height, width, channels)`, `quantiser_map` `(n, rows, columns, 1)` | as `images` |
 
 The first three take RGB of any size, pad it to multiples of 16, and round and clip the result as `image.to_uint8`; a
 network of luma changes all three channels alike (see `engines`). Without a map they take `quantiser.DEFAULT_LOG2_STEP`,
 and `restore_encoded` what a JPEG's own tables say. `network` is the network itself: sides are multiples of 16, and
-nothing is clipped.
+nothing is clipped. Names of bytes end in `_bytes`: only of such an output TensorFlow Serving's REST makes base64.
+
+The first three compute what `engines` computes here of the same uint8 frames, step by step, so that both agree in every
+bit where the same build of TensorFlow runs them.
 """
 
 import functools
@@ -58,7 +61,7 @@ def make_functions(network: keras.Model) -> dict[str, tf.types.experimental.Poly
         ],
         "serving_default": [pixels],
         "restore_with_map": [pixels, tf.TensorSpec((None, None, None), tf.float32, "quantiser_map")],
-        "restore_encoded": [tf.TensorSpec((None,), tf.string, "encoded")],
+        "restore_encoded": [tf.TensorSpec((None,), tf.string, "encoded_bytes")],
     }
 
     def run(images: tf.Tensor, quantiser_map: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -77,10 +80,11 @@ def make_functions(network: keras.Model) -> dict[str, tf.types.experimental.Poly
         frame, log2_step = encoded.decode(content)
         return tf.io.encode_png(restored(frame[None], _constant_map(frame[None], log2_step))[0])
 
-    def restore_encoded(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+    def restore_encoded(encoded_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         # One after another: each has its own size, and may be large.
         spec = tf.TensorSpec((), tf.string)
-        return {"restored": tf.map_fn(restore_file, encoded, parallel_iterations=1, fn_output_signature=spec)}
+        files = tf.map_fn(restore_file, encoded_bytes, parallel_iterations=1, fn_output_signature=spec)
+        return {"restored_bytes": files}
 
     others = {
         "serving_default": restore,
@@ -136,7 +140,7 @@ def _requests(side: int, channels: int) -> dict[str, dict[str, object]]:
     return {
         "serving_default": {"images": frames},
         "restore_with_map": {"images": frames, "quantiser_map": quantiser_map},
-        "restore_encoded": {"encoded": [tf.io.encode_jpeg(frames[0]).numpy()]},
+        "restore_encoded": {"encoded_bytes": [tf.io.encode_jpeg(frames[0]).numpy()]},
         NETWORK: {"images": images, "quantiser_map": quantiser_map[..., None]},
     }
 
@@ -168,7 +172,9 @@ def _restored(
     ]
     with tf.control_dependencies(checks):
         padded = _repeat_edge(_repeat_edge(frames, 1, rows), 2, columns)
-    images = tf.cast(padded, tf.float32) / 255.0
+    # A table, since TensorFlow turns a division by a constant into a factor of 1 / 255, which is off in the last bit.
+    levels = tf.constant(image.to_float(np.arange(256, dtype=np.uint8)))
+    images = tf.gather(levels, tf.cast(padded, tf.int32))
     if channels == 1:
         luma = tf.tensordot(images, tf.constant(image.LUMA_WEIGHTS), 1)[..., None]
         restored = images + (network(luma, quantiser_map[..., None])["restored"] - luma)

@@ -42,12 +42,12 @@ class Made:
         self.module = tf.saved_model.load(str(self.folder))
 
     def run(self, signature, **inputs):
-        return self.module.signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})[
-            "restored"
-        ].numpy()
+        outputs = self.module.signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
+        (restored,) = outputs.values()
+        return restored.numpy()
 
     def encoded(self, content):
-        return self.run("restore_encoded", encoded=[content])[0]
+        return self.run("restore_encoded", encoded_bytes=[content])[0]
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,31 @@ def test_the_engine_runs_the_network(either, photo):
     np.testing.assert_allclose(restored, either.restorer(images, maps), atol=1e-6)
 
 
+class _LastByte:
+    """A network that shows the last 8 bits of every number that it is given."""
+
+    channels = 3
+
+    def __call__(self, inputs, training):
+        images, _ = inputs
+        return tf.cast(tf.bitcast(images, tf.int32) & 255, tf.float32) / 255.0
+
+
+def test_every_level_is_the_number_that_the_engines_make_of_it():
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
+    seen = saved_model.make_functions(_LastByte())["serving_default"](tf.constant(levels))["restored"].numpy()
+    np.testing.assert_array_equal(seen, image.to_float(levels).view(np.int32) & 255)
+
+
+@pytest.mark.parametrize("shape", [(1, 256, 256), (2, 64, 80)], ids=str)
+def test_to_the_bit_as_the_engine(either, photo, shape):
+    frames = _frames(photo, *shape)
+    maps = np.random.default_rng(1).uniform(0, 7, (shape[0], shape[1] // 16, shape[2] // 16)).astype(np.float32)
+    restored = either.run("restore_with_map", images=frames, quantiser_map=maps)
+    assert (restored != frames).any()
+    np.testing.assert_array_equal(restored, engines.load(either.folder)(frames, maps))
+
+
 ENCODINGS = [
     ("JPEG", {"quality": 10}),
     ("JPEG", {"quality": 60, "subsampling": 0, "progressive": True}),
@@ -169,7 +194,7 @@ def test_files_are_decoded_as_by_pillow(made, photo, tmp_path, image_format, opt
 
 def test_files_of_several_sizes_at_once(made, photo):
     contents = [_file(photo(20, 30), "JPEG"), _file(photo(33, 17), "PNG")]
-    answers = made.run("restore_encoded", encoded=contents)
+    answers = made.run("restore_encoded", encoded_bytes=contents)
     assert [Image.open(io.BytesIO(answer)).size for answer in answers] == [(30, 20), (17, 33)]
     assert list(answers) == [made.encoded(content) for content in contents]
 
@@ -289,7 +314,7 @@ def test_one_bad_file_spoils_the_request_and_not_the_next_one(made, photo):
     good = _file(photo(16, 16), "PNG")
     before = made.encoded(good)
     with pytest.raises(tf.errors.InvalidArgumentError):
-        made.run("restore_encoded", encoded=[good, b"bad"])
+        made.run("restore_encoded", encoded_bytes=[good, b"bad"])
     assert made.encoded(good) == before
 
 
