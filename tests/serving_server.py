@@ -292,14 +292,38 @@ class Rest(http.server.BaseHTTPRequestHandler):
 
 
 def _json_inputs(signatures, asked):
+    name = asked["signature_name"]
+    if name not in signatures:
+        raise Refused("INVALID_ARGUMENT", f'Serving signature key "{name}" not found.')
+    given = asked["inputs"]
+    if not isinstance(given, dict) or _is_base64(given):
+        # The one input by itself.
+        given = dict.fromkeys(signatures[name].inputs, given)
     inputs = {}
-    for name, values in asked["inputs"].items():
-        dtype = tf.as_dtype(signatures[asked["signature_name"]].inputs[name].dtype)
+    for key, each in signatures[name].inputs.items():
+        if key not in given:
+            raise Refused("INVALID_ARGUMENT", f"Missing named input: {key} in 'inputs' object.")
+        dtype = tf.as_dtype(each.dtype)
         if dtype == tf.string:
-            inputs[name] = np.array([base64.b64decode(each["b64"]) for each in values], object)
+            inputs[key] = np.array([_bytes(value) for value in given[key]], object)
         else:
-            inputs[name] = np.array(values, dtype.as_numpy_dtype)
+            inputs[key] = np.array(given[key], dtype.as_numpy_dtype)
     return inputs
+
+
+def _is_base64(value):
+    return isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str)
+
+
+def _bytes(value):
+    if isinstance(value, str):
+        return value.encode()
+    if not _is_base64(value):
+        raise Refused("INVALID_ARGUMENT", f"JSON Value: {value} not formatted correctly for base64 data")
+    try:
+        return base64.b64decode(value["b64"], validate=True)
+    except ValueError as error:
+        raise Refused("INVALID_ARGUMENT", "Unable to base64 decode") from error
 
 
 def _as_json(outputs):

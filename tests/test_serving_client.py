@@ -7,6 +7,7 @@ TF_SERVING_REST_ADDRESS=http://HOST:PORT its REST. What only the double can do i
 import collections
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -63,26 +64,9 @@ class Local:
 
     def __init__(self, folder):
         self.restorer = engines.load(folder)
-        self._module = tf.saved_model.load(str(folder))
 
     def expected(self, frames, maps, tile=64, margin=16):
-        """Of float32 by `engines`, of uint8 by the same signature, and by `engines` but for what lies half-way."""
-        images = frames if frames.dtype == np.float32 else image.to_float(frames)
-        restored = restore.restore_frames(self.restorer, images, maps, tile=tile, margin=margin, whole_pixels=0)
-        if frames.dtype == np.float32:
-            return restored
-        signature = self._module.signatures["restore_with_map"]
-        result = np.empty_like(frames)
-        for each in image.tile_grid(*frames.shape[1:3], tile, margin):
-            blocks = tuple(slice(side.start // 16, side.stop // 16) for side in each.source)
-            given = {"images": frames[:, *each.source], "quantiser_map": maps[:, *blocks]}
-            tiles = signature(**{name: tf.constant(value) for name, value in given.items()})["restored"].numpy()
-            result[:, *each.destination] = tiles[:, *each.inner]
-        # In the graph 1 / 255 is a factor, which differs in the last bit.
-        difference = np.abs(result.astype(int) - image.to_uint8(restored))
-        assert difference.max() <= 1
-        assert difference.mean() < 1e-3
-        return result
+        return restore.restore_frames(self.restorer, frames, maps, tile=tile, margin=margin, whole_pixels=0)
 
 
 @pytest.fixture(scope="module")
@@ -176,15 +160,45 @@ def test_it_is_a_restorer(target, local, photo):
         restorer(frames)
 
 
-def test_files_by_the_signature_of_files(target, photo, tmp_path):
-    stills.write(tmp_path / "file.png", photo(20, 30))
-    content = (tmp_path / "file.png").read_bytes()
-    connection = Client(client.Server(target.address), target.name)
-    answer = connection.predict("restore_encoded", {"encoded": np.array([content], object)}, np.object_)
-    (tmp_path / "answer.png").write_bytes(answer[0])
-    restored = connection.predict("serving_default", {"images": photo(20, 30)[None]}, np.uint8)
-    np.testing.assert_array_equal(stills.read(tmp_path / "answer.png").pixels, restored[0])
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_files_by_the_signature_of_files(target, photo, tmp_path, protocol):
+    address = target.address if protocol == "grpc" else target.rest
+    if address is None:
+        pytest.skip("needs TF_SERVING_REST_ADDRESS")
+    sizes = ((20, 30), (33, 17))
+    for number, size in enumerate(sizes):
+        stills.write(tmp_path / f"{number}.png", photo(*size))
+    contents = [(tmp_path / f"{number}.png").read_bytes() for number in range(len(sizes))]
+    connection = Client(client.Server(address), target.name)
+    answers = connection.predict("restore_encoded", {"encoded_bytes": np.array(contents, object)}, np.object_)
+    assert len(answers) == len(sizes)
+    for size, answer in zip(sizes, answers, strict=True):
+        (tmp_path / "answer.png").write_bytes(answer)
+        restored = connection.predict("serving_default", {"images": photo(*size)[None]}, np.uint8)
+        np.testing.assert_array_equal(stills.read(tmp_path / "answer.png").pixels, restored[0])
+    with pytest.raises(client.ServingError) as error:
+        connection.predict("restore_encoded", {"encoded_bytes": np.array([b"no picture"], object)}, np.object_)
+    _assert_one_line(error, "INVALID_ARGUMENT", "Expected the bytes of a JPEG")
     connection.close()
+
+
+@needs_double
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_a_file_by_the_line_of_the_readme(folders, local, photo, tmp_path):
+    lines = (ROOT / "serving" / "README.md").read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if "restore_encoded" in line and "printf" in line)
+    end = next(number for number, line in enumerate(lines) if line.endswith("> new.png"))
+    script = "\n".join(line.removeprefix("    ") for line in lines[start : end + 1])
+    stills.write(tmp_path / "old.jpg", photo(20, 30), quality=30)
+    with double.Server(double.Model(folders, labels={"stable": 1})) as server:
+        for old, new in (("http://127.0.0.1:8501", server.rest_address), ("shuffle_nano", double.NAME)):
+            assert script.count(old) == 1
+            script = script.replace(old, new)
+        subprocess.run(["sh", "-euc", script], cwd=tmp_path, check=True)
+    still = stills.read(tmp_path / "old.jpg")
+    maps = quantiser.constant_map(20, 30, quantiser.jpeg_table_log2_step(still.jpeg_tables[0]))
+    expected = restore.restore_frames(local.restorer, still.pixels[None], maps[None])
+    np.testing.assert_array_equal(stills.read(tmp_path / "new.png").pixels, expected[0])
 
 
 @needs_double

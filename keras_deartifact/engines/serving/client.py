@@ -110,7 +110,7 @@ class Client:
             dtype: of the answer: np.float32, np.uint8, or np.object_ for bytes.
 
         Returns:
-            What the signature calls `restored`.
+            The signature's only output.
 
         Raises:
             ServingError: it failed.

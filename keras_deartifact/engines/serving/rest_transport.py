@@ -2,8 +2,8 @@
 
 It is there where gRPC is not: numbers travel as text, so that a float32 tile takes 9 MB instead of 1.8, and seconds of
 both processors. Text as TensorFlow Serving and Python write it gives back the same float32, so that the results are the
-same. Bytes travel in base64, as `{"b64": ...}`; TensorFlow Serving answers so only where an output's name ends with
-`_bytes`.
+same. Bytes travel in base64, as `{"b64": ...}`; TensorFlow Serving answers so only where an output's name ends in
+`_bytes`, which those of an export do.
 """
 
 import base64

@@ -11,7 +11,7 @@ from keras_deartifact.engines.serving.retries import Cancellation
 __all__ = ["OUTPUT", "Description", "Transport"]
 
 OUTPUT = "restored"
-"""The name of what every signature of an export gives."""
+"""The name of the pictures that the signatures of an export give."""
 
 
 class Description(NamedTuple):
