@@ -4,7 +4,7 @@
 |---|---|---|
 | `serving_default` | `images` uint8 `(n, height, width, 3)` | the same shape and dtype |
 | `restore_with_map` | as above, and `quantiser_map` float32 `(n, ceil(height / 16), ceil(width / 16))` | as above |
-| `restore_encoded` | `encoded_bytes` string `(n,)`, each the bytes of a JPEG or PNG file | `restored_bytes`, PNG files |
+| `restore_encoded` | `encoded_bytes` string `(n,)`, the bytes of JPEG or PNG files | `restored_bytes`, PNG files |
 | `network` | `images` float32 `(n, height, width, channels)`, `quantiser_map` `(n, rows, columns, 1)` | as `images` |
 
 The first three take RGB of any size, pad it to multiples of 16, and round and clip the result as `image.to_uint8`; a

@@ -100,6 +100,11 @@ class Model:
         self.slow_seconds = slow_seconds
         self.every_seconds = every_seconds
         self.as_content = as_content
+        # What a client must not trust.
+        self.ignores_version = self.hides_version = False
+        # By the number of the request from which on they are loaded, and no others.
+        self.loaded_from = {}
+        self.loaded = set(folders)
         self.requests = []
         self.in_flight = self.most_in_flight = 0
         self._lock = threading.Lock()
@@ -107,8 +112,10 @@ class Model:
     def choose(self, name, version, label):
         if label:
             version = self.labels.get(label)
-        chosen = max(self.modules) if version is None and not label else version
-        if name != NAME or chosen not in self.modules:
+        if self.ignores_version:
+            version = label = None
+        chosen = max(self.loaded) if version is None and not label else version
+        if name != NAME or chosen not in self.loaded:
             wanted = f"Specific({name}, {version})" if version is not None else f"Latest({name})"
             raise Refused("NOT_FOUND", f"Servable not found for request: {wanted}")
         return chosen
@@ -118,6 +125,7 @@ class Model:
         """Counts a request; gives its fault."""
         with self._lock:
             number = len(self.requests) + 1
+            self.loaded = self.loaded_from.get(number, self.loaded)
             self.requests.append(Request(number, time.monotonic(), protocol, signature, version))
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -216,7 +224,8 @@ def _as_proto(value, as_content):
 def _metadata(model, version):
     response = get_model_metadata_pb2.GetModelMetadataResponse()
     response.model_spec.name = NAME
-    response.model_spec.version.value = version
+    if not model.hides_version:
+        response.model_spec.version.value = version
     signatures = get_model_metadata_pb2.SignatureDefMap()
     for name, each in model.signatures[version].items():
         signatures.signature_def[name].CopyFrom(each)
@@ -230,7 +239,7 @@ class Statuses(model_service_pb2_grpc.ModelServiceServicer):
 
     def GetModelStatus(self, request, context):
         response = get_model_status_pb2.GetModelStatusResponse()
-        for version in sorted(self.model.modules, reverse=True):
+        for version in sorted(self.model.loaded, reverse=True):
             state = get_model_status_pb2.ModelVersionStatus.AVAILABLE
             response.model_version_status.add(version=version, state=state).status.error_code = 0
         return response

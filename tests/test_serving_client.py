@@ -223,12 +223,73 @@ def test_versions_and_labels(folders, photo):
                 restorer = client.connect(double.NAME, address, **_options(version=pinned))
                 np.testing.assert_array_equal(restorer(frames, maps), expected[version])
                 assert f"version {version}" in restorer.notes[0]
-                assert model.requests[-1].version == pinned
+                assert model.requests[-1].version == version
             for pinned, name in ((3, "version 3"), ("canary", "label canary")):
                 with pytest.raises(client.ServingError) as error:
                     client.connect(double.NAME, address, **_options(version=pinned))
                 _assert_one_line(error, name, "NOT_FOUND", "check the model's name and version")
     assert not np.array_equal(expected[1], expected[2])
+
+
+@needs_double
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+@pytest.mark.parametrize("asked", [None, "stable"])
+def test_one_version_to_the_end(folders, photo, protocol, asked):
+    """A newer one is loaded, and gets the label, while a picture is under way."""
+    frames, maps = _inputs(photo, 1, 112, 112)
+    tiles = len(image.tile_grid(112, 112, 64, 16))
+    model = double.Model(folders, labels={"stable": 1})
+    model.loaded, model.loaded_from = {1}, {tiles // 2: {1, 2}}
+    old, new = (Local(folders[version]).expected(frames, maps) for version in (1, 2))
+    with double.Server(model) as server:
+        address = server.address if protocol == "grpc" else server.rest_address
+        restorer = client.connect(double.NAME, address, **_options(version=asked, in_flight=2))
+        np.testing.assert_array_equal(restorer(frames, maps), old)
+        assert model.loaded == {1, 2}
+        model.labels["stable"] = 2
+        np.testing.assert_array_equal(restorer(frames, maps), old)
+        assert {request.version for request in model.requests} == {1}
+        another = client.connect(double.NAME, address, **_options(version=asked))
+        assert another.notes[0].endswith("version 2")
+        np.testing.assert_array_equal(another(frames, maps), new)
+
+
+@needs_double
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_a_version_that_goes_away(folders, make_video, tmp_path, protocol):
+    model = double.Model(folders)
+    model.loaded, model.loaded_from = {1}, {5: {2}}
+    source = make_video(tmp_path / "in.mkv", times=[0, 40, 80])
+    with double.Server(model) as server:
+        address = server.address if protocol == "grpc" else server.rest_address
+        restorer = client.connect(double.NAME, address, **_options(in_flight=1, tile=48))
+        with pytest.raises(client.ServingError) as error:
+            restore.restore_video(restorer, source, tmp_path / "never.mkv", codec="ffv1")
+        _assert_one_line(error, f"of the model '{double.NAME}' version 1, failed with NOT_FOUND")
+        assert str(error.value).endswith("two are not mixed: start again with one that it has now")
+    assert len(model.requests) == 5
+    assert [file.name for file in tmp_path.iterdir()] == ["in.mkv"]
+
+
+@needs_double
+def test_servers_that_mix_versions(folders, photo):
+    """No TensorFlow Serving, but what speaks its protocol, or lies between."""
+    frames, maps = _inputs(photo, 1, 48, 48)
+    model = double.Model(folders)
+    with double.Server(model) as server:
+        model.ignores_version, model.loaded = True, {1}
+        for address in (server.address, server.rest_address):
+            with pytest.raises(client.ServingError, match="version 2, answers as version 1"):
+                client.connect(double.NAME, address, version=2)
+        restorer = client.connect(double.NAME, server.address)
+        model.loaded = {1, 2}
+        with pytest.raises(client.ServingError, match="GARBAGE .an answer of version 2 instead of 1"):
+            restorer(frames, maps)
+        model.ignores_version, model.hides_version = False, True
+        for address in (server.address, server.rest_address):
+            with pytest.raises(client.ServingError, match="does not tell its version.*: choose one by its number"):
+                client.connect(double.NAME, address)
+            assert client.connect(double.NAME, address, version=1)(frames, maps).shape == frames.shape
 
 
 @needs_double

@@ -33,7 +33,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--server-version",
         type=_version,
         metavar="N|LABEL",
-        help="version of the model, or its label (default: the newest that the server has, at each request)",
+        help="version of the model, or its label, which is looked up once (default: the newest that the server has)",
     )
     group.add_argument(
         "--server-ca", type=Path, metavar="PEM", help="who signs the server's certificate (default: the usual ones)"

@@ -1,4 +1,8 @@
-"""Tiles of frames through a server: many at a time, in order, each tried until it is there."""
+"""Tiles of frames through a server: many at a time, in order, each tried until it is there.
+
+All of them by the version of the model that answered first, whatever else the server loads meanwhile: a picture or a
+video of two versions would have seams.
+"""
 
 import functools
 import threading
@@ -22,6 +26,8 @@ __all__ = ["NETWORK", "WITH_MAP", "Client"]
 NETWORK = "network"
 WITH_MAP = "restore_with_map"
 
+_GONE = "the server had this version before, and two are not mixed: start again with one that it has now"
+
 # Of the first contact: whoever mistypes an address should not wait for a server to restart.
 _CONNECT_SECONDS = 10.0
 
@@ -34,6 +40,7 @@ class Client:
     Attributes:
         server: see `Server`.
         model: name of the model there.
+        version: number of the version that answers everything.
         description: what the server said of it.
     """
 
@@ -41,11 +48,13 @@ class Client:
         """Connects, and asks what the model is.
 
         Raises:
-            ServingError: the server is not there, has no such model, or one that is no export of this package.
+            ServingError: the server is not there, has no such model, or one that is no export of this package, or
+                does not tell its version.
             OSError: a certificate cannot be read.
         """
         self.server = server
         self.model = model
+        self.version: int | None = None
         self._transport: Transport = (RestTransport if server.is_rest else GrpcTransport)(server, model)
         self._outage = threading.Event()
         # Each thread has one tile at a time, from its encoding to its answer: that is the bound.
@@ -54,6 +63,8 @@ class Client:
             patience = min(_CONNECT_SECONDS, server.patience_seconds)
             self.description = self._persist("its signatures", self._transport.describe, patience, Cancellation())
             self._check(self.description)
+            self.version = self._one_version(self.description)
+            self._transport.pin(self.version)
         except BaseException:
             self.close()
             raise
@@ -135,7 +146,14 @@ class Client:
         dtype: type[np.generic],
         cancellation: Cancellation,
     ) -> NDArray[Any]:
-        request = functools.partial(self._transport.predict, signature, inputs, dtype)
+        def request(seconds: float, cancellation: Cancellation) -> NDArray[Any]:
+            try:
+                return self._transport.predict(signature, inputs, dtype, seconds, cancellation)
+            except Failure as failure:
+                if failure.code == "NOT_FOUND":
+                    raise Failure(failure.code, failure.details, _GONE) from failure
+                raise
+
         return self._persist(f"{signature!r}", request, self.server.patience_seconds, cancellation)
 
     def _persist(
@@ -155,7 +173,7 @@ class Client:
         )
 
     def _name(self, what: str) -> str:
-        version = self.server.version
+        version = self.server.version if self.version is None else self.version
         pinned = "" if version is None else f" {'version' if isinstance(version, int) else 'label'} {version}"
         return f"{self.server.name}, asked for {what} of the model {self.model!r}{pinned},"
 
@@ -204,3 +222,16 @@ class Client:
                 f"{self._name('its signatures')} has {sorted(description.outputs)} and not those of an export of this "
                 f"package: {NETWORK!r} of 1 or 3 channels and {WITH_MAP!r}, which give {OUTPUT!r} alone."
             )
+
+    def _one_version(self, description: Description) -> int:
+        wanted, found = self.server.version, description.version
+        if isinstance(wanted, int):
+            if found not in (None, wanted):
+                raise ServingError(f"{self._name('its signatures')} answers as version {found}.")
+            return wanted
+        if found is None:
+            raise ServingError(
+                f"{self._name('its signatures')} does not tell its version, so that two could be mixed: choose one by "
+                "its number."
+            )
+        return found

@@ -14,12 +14,14 @@ class Failure(Exception):
         code: gRPC's name of the status, such as "UNAVAILABLE", whatever the transport; "GARBAGE" for an answer that is
             none.
         details: what the server or the transport says, in its own words.
+        advice: what to do, where more is known than what the code says; None elsewhere.
     """
 
-    def __init__(self, code: str, details: str) -> None:
+    def __init__(self, code: str, details: str, advice: str | None = None) -> None:
         super().__init__(f"{code}: {details}")
         self.code = code
         self.details = details
+        self.advice = advice
 
 
 class Cancelled(Exception):

@@ -44,8 +44,8 @@ class GrpcTransport:
                 f"gRPC needs a package that is not installed ({error.name or error}): "
                 "pip install 'keras_deartifact[serve]'; REST, http://HOST:PORT, needs none"
             ) from error
-        self._server = server
         self._model = model
+        self._version = server.version
         target = f"[{server.host}]:{server.port}" if ":" in server.host else f"{server.host}:{server.port}"
         if server.is_secure:
             credentials = grpc.ssl_channel_credentials(server.read("ca"), server.read("key"), server.read("cert"))
@@ -71,6 +71,9 @@ class GrpcTransport:
         for name, array in inputs.items():
             _fill(request.inputs[name], array)
         response = self._call(self._stub.Predict, request, seconds, cancellation)
+        answered = _version(response)
+        if isinstance(self._version, int) and answered not in (None, self._version):
+            raise Failure("GARBAGE", f"an answer of version {answered} instead of {self._version}")
         if len(response.outputs) != 1:
             raise Failure("GARBAGE", f"{len(response.outputs)} outputs instead of {OUTPUT!r} alone")
         return _array(next(iter(response.outputs.values())))
@@ -87,10 +90,14 @@ class GrpcTransport:
             raise Failure("GARBAGE", "metadata without signatures")
         shapes = {name: each.inputs["images"].tensor_shape.dim for name, each in found.signature_def.items()}
         return Description(
-            version=response.model_spec.version.value if response.model_spec.HasField("version") else None,
+            version=_version(response),
             channels={name: int(shape[-1].size) for name, shape in shapes.items() if len(shape)},
             outputs={name: sorted(each.outputs) for name, each in found.signature_def.items()},
         )
+
+    def pin(self, version: int) -> None:
+        """See `Transport`."""
+        self._version = version
 
     def close(self) -> None:
         """See `Transport`."""
@@ -98,7 +105,7 @@ class GrpcTransport:
 
     def _specify(self, spec: Any) -> None:
         spec.name = self._model
-        version = self._server.version
+        version = self._version
         if isinstance(version, int):
             spec.version.value = version
         elif version is not None:
@@ -115,6 +122,11 @@ class GrpcTransport:
                 raise Cancelled from error
             except grpc.RpcError as error:
                 raise Failure(call.code().name, call.details() or "") from error
+
+
+def _version(response: Any) -> int | None:
+    spec = response.model_spec
+    return int(spec.version.value) if spec.HasField("version") else None
 
 
 def _fill(proto: Any, array: NDArray[Any]) -> None:

@@ -53,9 +53,11 @@ class RestTransport:
     def __init__(self, server: Server, model: str) -> None:
         self._server = server
         self._tls = _tls(server) if server.is_secure else None
-        version = server.version
-        pinned = "" if version is None else f"/{'versions' if isinstance(version, int) else 'labels'}/{version}"
-        self._path = f"{server.path}/v1/models/{quote(model, safe='')}{quote(pinned)}"
+        self._model_path = f"{server.path}/v1/models/{quote(model, safe='')}"
+        self._path = self._model_path
+        if server.version is not None:
+            kind = "versions" if isinstance(server.version, int) else "labels"
+            self._path += f"/{kind}/{quote(str(server.version), safe='')}"
         self._idle: deque[http.client.HTTPConnection] = deque()
         self._finalizer = weakref.finalize(self, _close_all, self._idle)
 
@@ -90,6 +92,10 @@ class RestTransport:
             return Description(None if version is None else int(version), channels, outputs)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
             raise Failure("GARBAGE", "metadata without signatures") from error
+
+    def pin(self, version: int) -> None:
+        """See `Transport`. That it is this one which answers is the server's word: REST does not tell."""
+        self._path = f"{self._model_path}/versions/{version}"
 
     def close(self) -> None:
         """See `Transport`."""

@@ -164,7 +164,7 @@ def sentence(name: str, failure: Failure, tries: int, seconds: float) -> str:
     """One line that says who failed, how, after what, and what to do."""
     tried = f" after {tries} tries in {seconds:.1f} s" if tries > 1 else ""
     details = textwrap.shorten(failure.details, 200) or "no details"
-    advice = _ADVICE.get(failure.code, "see the server's log")
+    advice = failure.advice or _ADVICE.get(failure.code, "see the server's log")
     if any(word in failure.details.lower() for word in ("handshake", "ssl", "certificate")):
         advice = _ADVICE["UNAUTHENTICATED"]
     return f"{name} failed{tried} with {failure.code} ({details}); {advice}"

@@ -21,7 +21,8 @@ class Server:
     Attributes:
         address: "HOST:PORT" or "grpc://HOST:PORT" of gRPC, "grpcs://HOST:PORT" of gRPC over TLS, or the
             "http[s]://HOST[:PORT][/PATH]" of REST. A plain "HOST:PORT" uses TLS where a certificate is given.
-        version: number of the model's version, or its label; None for whatever the server takes, the newest.
+        version: number of the model's version, or its label; None for whatever the server takes, the newest. A restorer
+            keeps the one that it found, whatever is newest or has the label later.
         ca: PEM file of the certificates that sign the server's; None for those that are usually trusted.
         cert: PEM file of the client's own certificate; None to show none.
         key: PEM file of its key.

@@ -59,5 +59,8 @@ class Transport(Protocol):
     def describe(self, seconds: float, cancellation: Cancellation) -> Description:
         """Asks what the model is; raises as `predict`."""
 
+    def pin(self, version: int) -> None:
+        """Asks this version, and no other, from now on."""
+
     def close(self) -> None:
         """Ends the connection; what is under way fails."""
