@@ -154,10 +154,9 @@ def run() -> list[Load]:
         raise ValueError(f"Expected --concurrency of 1 to 1024. Received: {','.join(FLAGS.concurrency)}")
     if FLAGS.tile % quantiser.BLOCK:
         raise ValueError(f"Expected a --tile that is a multiple of {quantiser.BLOCK}. Received: {FLAGS.tile}")
-    version = FLAGS.version
     server = Server(
         FLAGS.server,
-        version=int(version) if version is not None and version.isdecimal() else version,
+        version=FLAGS.version,
         ca=FLAGS.ca,
         cert=FLAGS.cert,
         key=FLAGS.key,

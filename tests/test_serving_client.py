@@ -377,6 +377,10 @@ def test_addresses(address, name, port):
     assert server.path in ("", "/models")
 
 
+def test_digits_are_a_version_and_no_label():
+    assert [client.Server("host:1", each).version for each in ("12", 12, "v12", None)] == [12, 12, "v12", None]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -31,7 +31,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--server-version",
-        type=_version,
         metavar="N|LABEL",
         help="version of the model, or its label, which is looked up once (default: the newest that the server has)",
     )
@@ -61,10 +60,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long a tile is tried before the run is given up, such as while the server restarts (default: 120)",
     )
-
-
-def _version(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
 
 
 def server_of(arguments: argparse.Namespace) -> "Server | None":

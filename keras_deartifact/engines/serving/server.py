@@ -21,8 +21,8 @@ class Server:
     Attributes:
         address: "HOST:PORT" or "grpc://HOST:PORT" of gRPC, "grpcs://HOST:PORT" of gRPC over TLS, or the
             "http[s]://HOST[:PORT][/PATH]" of REST. A plain "HOST:PORT" uses TLS where a certificate is given.
-        version: number of the model's version, or its label; None for whatever the server takes, the newest. A restorer
-            keeps the one that it found, whatever is newest or has the label later.
+        version: number of the model's version, or its label; text of digits is a number; None for whatever the server
+            takes, the newest. A restorer keeps the one that it found, whatever is newest or has the label later.
         ca: PEM file of the certificates that sign the server's; None for those that are usually trusted.
         cert: PEM file of the client's own certificate; None to show none.
         key: PEM file of its key.
@@ -62,6 +62,8 @@ class Server:
         for name in ("deadline_seconds", "patience_seconds"):
             if not 0.0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"Expected {name} above 0. Received: {name}={getattr(self, name)}")
+        if isinstance(self.version, str) and self.version.isdecimal():
+            object.__setattr__(self, "version", int(self.version))
         if isinstance(self.version, int) and self.version < 0 or self.version == "":
             raise ValueError(f"Expected a version's number or label. Received: version={self.version!r}")
         # It says what is wrong with a tile.
