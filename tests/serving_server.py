@@ -446,8 +446,9 @@ def _pass_on(source, target, cut):
 class Process:
     """The server as a process; it is ready for `go` once it has imported TensorFlow and loaded the model."""
 
-    def __init__(self, folder, port=0, faults=None):
+    def __init__(self, folder, port=0, faults=None, slow_seconds=0.0):
         command = [sys.executable, __file__, str(folder), f"--port={port}", f"--faults={json.dumps(faults or {})}"]
+        command.append(f"--slow_seconds={slow_seconds}")
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
         self.process = subprocess.Popen(command, **pipes)
 
@@ -469,9 +470,10 @@ def main():
     parser.add_argument("saved_model")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--faults", type=json.loads, default={})
+    parser.add_argument("--slow_seconds", type=float, default=0.0)
     arguments = parser.parse_args()
     faults = {int(number): kind for number, kind in arguments.faults.items()}
-    model = Model({1: arguments.saved_model}, faults=faults)
+    model = Model({1: arguments.saved_model}, faults=faults, slow_seconds=arguments.slow_seconds)
     sys.stdin.readline()
     with Server(model, arguments.port) as server:
         sys.stdout.write(f"{server.port}\n")
