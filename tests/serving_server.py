@@ -405,11 +405,15 @@ class Server:
 
 
 class CuttingProxy:
-    """Between a client and a port: cuts the connections, one after another, after so many bytes of the answer."""
+    """Between a client and a port: cuts the connections, one after another, after so many bytes of the answer.
 
-    def __init__(self, port, cuts):
+    Or, `silently`, passes no more answers on, and leaves the connection open.
+    """
+
+    def __init__(self, port, cuts, silently=False):
         self._target = port
         self._cuts = list(cuts)
+        self._silently = silently
         self._listener = socket.create_server((HOST, 0))
         self.address = f"{HOST}:{self._listener.getsockname()[1]}"
         self.connections = 0
@@ -429,15 +433,17 @@ class CuttingProxy:
                 cut = self._cuts.pop(0) if self._cuts else None
                 self.connections += 1
                 server = socket.create_connection((HOST, self._target))
-                threading.Thread(target=_pass_on, args=(client, server, None), daemon=True).start()
-                threading.Thread(target=_pass_on, args=(server, client, cut), daemon=True).start()
+                threading.Thread(target=_pass_on, args=(client, server), daemon=True).start()
+                threading.Thread(target=_pass_on, args=(server, client, cut, self._silently), daemon=True).start()
 
 
-def _pass_on(source, target, cut):
+def _pass_on(source, target, cut=None, silently=False):
     passed = 0
     with contextlib.suppress(OSError), source, target:
-        while (piece := source.recv(2**14)) and (cut is None or passed < cut):
+        while (piece := source.recv(2**14)) and (cut is None or passed < cut or silently):
             passed += len(piece)
+            if cut is not None and silently and passed >= cut:
+                continue
             target.sendall(piece if cut is None else piece[: len(piece) - max(0, passed - cut)])
         for each in (source, target):
             each.shutdown(socket.SHUT_RDWR)

@@ -1,5 +1,7 @@
 """What goes wrong between client and server: nothing is lost, doubled or out of order, or there is one clear line."""
 
+import http.client
+import itertools
 import random
 import signal
 import threading
@@ -15,7 +17,7 @@ import serving_server as double
 
 from keras_deartifact import engines, image, quantiser, restore, video
 from keras_deartifact.engines.serving import client as inner
-from keras_deartifact.engines.serving import errors, retries
+from keras_deartifact.engines.serving import errors, rest_transport, retries
 from serving import client
 
 SIDES = (96, 112)
@@ -147,6 +149,11 @@ def test_wrong_numbers_of_uint8(server, faulty, given):
     assert "instead of uint8 (1, 64, 64, 3)" in _failing(restorer, (frames, given[1][:1, :4, :4]))
 
 
+def test_numbers_beyond_all():
+    with pytest.raises(errors.Failure, match="GARBAGE: outputs that are no numbers"):
+        rest_transport._array([[10**400]], np.float32)
+
+
 def test_pauses_grow(server, model, faulty, given, expected):
     restorer = _connect(server.address)
     faulty(dict.fromkeys(range(1, 6), "UNAVAILABLE"))
@@ -246,6 +253,74 @@ def test_cancelling_wakes_who_waits(server, model, faulty, given, protocol):
     connection.close()
 
 
+def test_no_cancelling_after_the_block():
+    """Its connection has another request then."""
+    cancellation = retries.Cancellation()
+    inside, leave, acting, go_on, left = (threading.Event() for _ in range(5))
+
+    def act():
+        acting.set()
+        go_on.wait()
+
+    def work():
+        with cancellation.on_cancel(act):
+            inside.set()
+            leave.wait()
+        left.set()
+
+    threads = [threading.Thread(target=each) for each in (work, cancellation.cancel)]
+    threads[0].start()
+    inside.wait()
+    threads[1].start()
+    acting.wait()
+    leave.set()
+    assert not left.wait(0.2)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert left.is_set()
+
+
+def test_cancelling_a_client_that_connects(server, model, faulty, given, monkeypatch):
+    connection = inner.Client(client.Server(server.rest_address), double.NAME)
+    connection._transport.close()
+    cancellation = retries.Cancellation()
+    connect = http.client.HTTPConnection.connect
+
+    def slowly(self):
+        cancellation.cancel()
+        connect(self)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "connect", slowly)
+    inputs = {"images": given[0][:1, :32, :32], "quantiser_map": np.zeros((1, 2, 2, 1), np.float32)}
+    with pytest.raises(errors.Cancelled):
+        connection._predict("network", inputs, np.float32, cancellation)
+    assert model.requests == []
+    connection.close()
+
+
+def test_an_interrupt_while_tiles_are_handed_over(server, model, faulty, given, monkeypatch):
+    connection = inner.Client(client.Server(server.address, tile=TILE, margin=MARGIN, in_flight=4), double.NAME)
+    faulty(dict.fromkeys(range(1, 100), "slow"), slow_seconds=30.0)
+    submit, calls = connection._pool.submit, itertools.count(1)
+
+    def interrupted(*arguments):
+        if next(calls) == 4:
+            while not model.requests:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+        return submit(*arguments)
+
+    monkeypatch.setattr(connection._pool, "submit", interrupted)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        connection.restore(given[0], given[1][..., None])
+    connection._pool.shutdown(wait=True)
+    assert time.monotonic() - started < 20
+    assert len(model.requests) <= 3
+    connection.close()
+
+
 def test_an_interrupt_ends_what_is_under_way(server, model, faulty, given):
     restorer = _connect(server.address)
     faulty(dict.fromkeys(range(1, 100), "slow"), slow_seconds=30.0)
@@ -276,6 +351,18 @@ def test_connections_that_break_in_the_middle(server, model, faulty, given, expe
         np.testing.assert_array_equal(restorer(*given), expected)
         assert proxy.connections > 1
     assert len(model.requests) >= 2 * TILES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_a_connection_on_which_nothing_comes_any_more(server, model, faulty, given, expected, protocol):
+    """The machine at its other end is gone, and said no word."""
+    port, scheme = (server.port, "") if protocol == "grpc" else (server.rest_port, "http://")
+    with double.CuttingProxy(port, [20_000], silently=True) as proxy:
+        restorer = _connect(scheme + proxy.address, deadline_seconds=3.0)
+        faulty({})
+        np.testing.assert_array_equal(restorer(*given), expected)
+        assert proxy.connections > 1
 
 
 def test_a_message_beyond_the_limit(folder, given):

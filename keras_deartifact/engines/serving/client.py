@@ -7,7 +7,7 @@ video of two versions would have seams.
 import functools
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import numpy as np
@@ -91,16 +91,15 @@ class Client:
         result = np.empty_like(images)
         cancellation = Cancellation()
         grid = image.tile_grid(images.shape[1], images.shape[2], self.server.tile, self.server.margin)
-        tiles = [
-            self._pool.submit(
-                self._work,
-                functools.partial(self._restore_tile, images, quantiser_map, result, number, each, cancellation),
-                cancellation,
-            )
-            for number in range(len(images))
-            for each in grid
-        ]
+        tiles: list[Future[None]] = []
+        # An interrupt may come while they are handed over, too.
         try:
+            for number in range(len(images)):
+                for each in grid:
+                    work = functools.partial(
+                        self._restore_tile, images, quantiser_map, result, number, each, cancellation
+                    )
+                    tiles.append(self._pool.submit(self._work, work, cancellation))
             wait(tiles, return_when=FIRST_EXCEPTION)
         finally:
             cancellation.cancel()

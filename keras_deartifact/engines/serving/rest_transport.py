@@ -110,11 +110,17 @@ class RestTransport:
             connection = self._connection()
         ends = time.monotonic() + seconds
         connection.timeout = seconds
-        if connection.sock is not None:
-            connection.sock.settimeout(seconds)
         reusable = False
         try:
+            _limit(connection, ends)
             with cancellation.on_cancel(lambda: _shut_down(connection)):
+                if connection.sock is None:
+                    connection.connect()
+                    # Before, there was nothing to shut down.
+                    if cancellation.is_cancelled:
+                        raise Cancelled
+                    # What connecting took is gone.
+                    _limit(connection, ends)
                 connection.request(method, path, body, {"Content-Type": "application/json"})
                 response = connection.getresponse()
                 content = _read(response, connection, ends)
@@ -154,6 +160,15 @@ def _tls(server: Server) -> ssl.SSLContext:
     return context
 
 
+def _limit(connection: http.client.HTTPConnection, ends: float) -> None:
+    """Gives the socket, if there is one yet, what is left of the time."""
+    left = ends - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    if connection.sock is not None:
+        connection.sock.settimeout(left)
+
+
 def _read(response: http.client.HTTPResponse, connection: http.client.HTTPConnection, ends: float) -> bytes:
     """The answer; the socket's own limit counts from one piece to the next."""
     pieces: list[bytes] = []
@@ -162,11 +177,7 @@ def _read(response: http.client.HTTPResponse, connection: http.client.HTTPConnec
         total += len(piece)
         if total > _MOST_BYTES:
             raise Failure("RESOURCE_EXHAUSTED", f"an answer of more than {_MOST_BYTES} bytes")
-        left = ends - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        if connection.sock is not None:
-            connection.sock.settimeout(left)
+        _limit(connection, ends)
         pieces.append(piece)
     if response.length:
         raise http.client.IncompleteRead(b"", response.length)
@@ -201,7 +212,7 @@ def _array(values: Any, dtype: type[np.generic]) -> NDArray[Any]:
         if dtype is np.object_:
             return np.array([base64.b64decode(each["b64"], validate=True) for each in values], object)
         array = np.array(values, np.float64)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise Failure("GARBAGE", "outputs that are no numbers in rows of one length") from error
     with np.errstate(invalid="ignore", over="ignore"):
         typed = array.astype(dtype)

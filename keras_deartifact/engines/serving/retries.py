@@ -71,7 +71,7 @@ class Cancellation:
 
     @contextlib.contextmanager
     def on_cancel(self, action: Callable[[], object]) -> Iterator[None]:
-        """Has an action called from another thread if the cancellation comes within the block.
+        """Has an action called from another thread if the cancellation comes within the block, and never after it.
 
         Raises:
             Cancelled: it came before.
@@ -93,9 +93,9 @@ class Cancellation:
             if not self.is_cancelled:
                 self.cause = cause
             self._cancelled.set()
-            actions = list(self._actions.values())
-        for action in actions:
-            action()
+            # Under the lock, so that none comes after its block, where it would hit the connection's next request.
+            for action in self._actions.values():
+                action()
 
 
 def delays(generator: random.Random) -> Iterator[float]:
