@@ -14,6 +14,7 @@ import collections
 import contextlib
 import http.server
 import json
+import math
 import os
 import re
 import signal
@@ -405,18 +406,14 @@ class Server:
 
 
 class CuttingProxy:
-    """Between a client and a port: cuts the connections, one after another, after so many bytes of the answer.
+    """Between a client and a port: cuts the connections, one after another, after so many bytes of the answer."""
 
-    Or, `silently`, passes no more answers on, and leaves the connection open.
-    """
-
-    def __init__(self, port, cuts, silently=False):
+    def __init__(self, port, cuts):
         self._target = port
         self._cuts = list(cuts)
-        self._silently = silently
         self._listener = socket.create_server((HOST, 0))
         self.address = f"{HOST}:{self._listener.getsockname()[1]}"
-        self.connections = 0
+        self.connections = self._muted = 0
 
     def __enter__(self):
         threading.Thread(target=self._accept, daemon=True).start()
@@ -426,6 +423,10 @@ class CuttingProxy:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
+    def mute(self):
+        """The connections that there are stay open, and no answer passes any more."""
+        self._muted = self.connections
+
     def _accept(self):
         with contextlib.suppress(OSError):
             while True:
@@ -433,20 +434,20 @@ class CuttingProxy:
                 cut = self._cuts.pop(0) if self._cuts else None
                 self.connections += 1
                 server = socket.create_connection((HOST, self._target))
-                threading.Thread(target=_pass_on, args=(client, server), daemon=True).start()
-                threading.Thread(target=_pass_on, args=(server, client, cut, self._silently), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(client, server), daemon=True).start()
+                answers = (server, client, cut, self.connections)
+                threading.Thread(target=self._pass_on, args=answers, daemon=True).start()
 
-
-def _pass_on(source, target, cut=None, silently=False):
-    passed = 0
-    with contextlib.suppress(OSError), source, target:
-        while (piece := source.recv(2**14)) and (cut is None or passed < cut or silently):
-            passed += len(piece)
-            if cut is not None and silently and passed >= cut:
-                continue
-            target.sendall(piece if cut is None else piece[: len(piece) - max(0, passed - cut)])
-        for each in (source, target):
-            each.shutdown(socket.SHUT_RDWR)
+    def _pass_on(self, source, target, cut=None, number=math.inf):
+        passed = 0
+        with contextlib.suppress(OSError), source, target:
+            while (piece := source.recv(2**14)) and (cut is None or passed < cut):
+                if number <= self._muted:
+                    continue
+                passed += len(piece)
+                target.sendall(piece if cut is None else piece[: len(piece) - max(0, passed - cut)])
+            for each in (source, target):
+                each.shutdown(socket.SHUT_RDWR)
 
 
 class Process:

@@ -358,9 +358,13 @@ def test_connections_that_break_in_the_middle(server, model, faulty, given, expe
 def test_a_connection_on_which_nothing_comes_any_more(server, model, faulty, given, expected, protocol):
     """The machine at its other end is gone, and said no word."""
     port, scheme = (server.port, "") if protocol == "grpc" else (server.rest_port, "http://")
-    with double.CuttingProxy(port, [20_000], silently=True) as proxy:
+    with double.CuttingProxy(port, []) as proxy:
         restorer = _connect(scheme + proxy.address, deadline_seconds=3.0)
+        restorer(*given)
+        # No ping is under way, either.
+        time.sleep(3.0)
         faulty({})
+        proxy.mute()
         np.testing.assert_array_equal(restorer(*given), expected)
         assert proxy.connections > 1
 
