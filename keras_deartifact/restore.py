@@ -13,6 +13,7 @@ network that changes nothing gives back the decoded video exactly.
 """
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import time
@@ -26,6 +27,8 @@ import numpy.typing as npt
 
 from keras_deartifact import colour, encoders, files, image, limit, pipeline, quantiser, stills, video
 from keras_deartifact.engines import Predictor, Restorer
+from keras_deartifact.stills.jpeg_coefficients import Coefficients, read_coefficients
+from keras_deartifact.stills.within_quantisation import project, require
 
 MARGIN = 64
 """What a tile sees beyond what is used of its result, in pixels; the networks' receptive fields have smaller radii."""
@@ -74,6 +77,9 @@ class ImageReport:
         seconds: of wall time.
         log2_step: log2 of the luma quantiser step that the file states; None where it states none.
         predicted_log2_step: the median of what the pixels show; None without a predictor.
+        inside: share of the source's DCT coefficients that recompressing the result gives back; None unless it was to
+            stay within the quantisation.
+        left_out: what belongs to the source and the target's format does not hold.
     """
 
     width: int
@@ -81,6 +87,8 @@ class ImageReport:
     seconds: float
     log2_step: float | None
     predicted_log2_step: float | None
+    inside: float | None = None
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -225,9 +233,14 @@ def restore_image(
     predictor: Predictor | None = None,
     strength: float | None = None,
     quality: int | None = None,
+    bits: int | None = None,
+    within_quantisation: bool = False,
     overwrite: bool = False,
 ) -> ImageReport:
     """Writes a restored copy of a picture file, with its alpha, metadata, colour profile and bit depth.
+
+    CMYK stays CMYK: of what the inks let through, cyan, magenta and yellow are restored as a picture in colour, black
+    as a grey one, because that is how a JPEG compresses them.
 
     Args:
         restorer: see `engines`.
@@ -238,6 +251,11 @@ def restore_image(
         strength: 0 keeps the pixels, 1 takes what the network makes of them; None takes as much of it as the
             compression can account for (`limit`, `STILL_SHARE`).
         quality: of a JPEG or WebP, 1 to 100; see `stills.write`.
+        bits: of a sample of the target, 8 or 16; the default is the source's. 16 keep what lies between
+            two levels of 8.
+        within_quantisation: whether the result is brought into what the source's own quantisation allows, so that
+            compressing it again in the same way gives the same coefficients; see `stills.within_quantisation`. It is
+            never farther from the original for that, apart from rounding.
         overwrite: whether an existing target may be replaced.
 
     Returns:
@@ -245,7 +263,8 @@ def restore_image(
 
     Raises:
         ValueError: the source is no whole picture that can be kept, the target cannot hold it or is the source, or
-            `strength` or `quality` is out of range.
+            `strength`, `quality` or `bits` is out of range; or the source is no JPEG of grey or YCbCr and the result
+            was to stay within its quantisation.
         FileExistsError: the target exists, and `overwrite` is False.
         OSError: the file system does not give or take it.
     """
@@ -253,19 +272,60 @@ def restore_image(
     if strength is not None:
         _check_strength(strength)
     with files.replacing(source, target, overwrite) as temporary:
-        still = stills.read(source)
+        still = stills.read(source, inks=True)
+        depth = _depth(still, bits)
+        stills.require(target, still, quality=quality, bits=depth)
+        coefficients = _coefficients(source, still) if within_quantisation else None
         height, width = still.pixels.shape[:2]
         log2_step = quantiser.jpeg_table_log2_step(still.jpeg_tables[0]) if still.jpeg_tables else None
         stated = None if log2_step is None else quantiser.constant_map(height, width, log2_step)
         predicted = None if predictor is None else predictor(image.to_float(still.pixels)[None])[0]
         maps = _known(stated, predicted, (height, width), JPEG_MARGIN)[None]
-        if strength is None:
-            restored = restore_frames(restorer, still.pixels[None], maps, share=STILL_SHARE)[0]
-        else:
-            restored = restore_frames(restorer, still.pixels[None], maps, strength=strength)[0]
-        stills.write(temporary, restored, still, quality=quality)
+        template = stills.in_depth(still, np.dtype(f"uint{depth}"))
+        # Rounded to the target's depth only at the end, where that is finer, or the projection follows.
+        exact = coefficients is not None or depth > 8 * still.pixels.itemsize
+        taken, share = (1.0, STILL_SHARE) if strength is None else (strength, None)
+        frames = image.to_float(still.pixels) if exact else still.pixels
+        restored = restore_frames(restorer, frames[None], maps, strength=taken, share=share)[0]
+        inside = None
+        if coefficients is not None:
+            projection = project(
+                restored,
+                coefficients,
+                dtype=np.uint16 if depth == 16 else np.uint8,
+                read_back=lambda pixels: stills.read_back(target, pixels, template, quality=quality),
+            )
+            restored, inside = projection.pixels, projection.inside
+        elif exact:
+            restored = image.to_uint16(restored)
+        if still.black is not None:
+            black = np.repeat(still.black[..., None], 3, axis=-1)
+            light = restore_frames(restorer, black[None], maps, strength=taken, share=share)[0]
+            template = dataclasses.replace(template, black=image.luma(light))
+        stills.write(temporary, restored, template, quality=quality)
     median = None if predicted is None else float(np.median(predicted))
-    return ImageReport(width, height, time.perf_counter() - started, log2_step, median)
+    seconds = time.perf_counter() - started
+    return ImageReport(width, height, seconds, log2_step, median, inside, stills.left_out(target, still))
+
+
+def _depth(still: stills.Still, bits: int | None) -> int:
+    """Bits of a sample of the copy."""
+    own = 8 * still.pixels.itemsize
+    if bits not in (None, 8, 16) or (bits is not None and bits < own):
+        raise ValueError(f"expected 8 or 16 bits, not fewer than the source's {own}. Received: bits={bits}")
+    return bits or own
+
+
+def _coefficients(source: files.StrPath, still: stills.Still) -> Coefficients:
+    """The coefficients of a source that the result is to agree with."""
+    if still.format != "JPEG":
+        raise ValueError(
+            "expected a JPEG, which states its quantisation, to stay within it. "
+            f"Received: {os.fspath(source)}, {still.format}"
+        )
+    coefficients = read_coefficients(source)
+    require(coefficients)
+    return coefficients
 
 
 def _known(

@@ -331,6 +331,50 @@ def test_what_fails_on_a_picture_leaves_nothing(tmp_path, photo):
     assert_nothing_left(tmp_path, "old.png")
 
 
+def test_cmyk_is_restored_as_light(tmp_path):
+    inks = np.full((40, 48, 4), (100, 120, 140, 60), np.uint8)
+    Image.frombytes("CMYK", (48, 40), inks.tobytes()).save(tmp_path / "old.tif")
+    restore.restore_image(brighter, tmp_path / "old.tif", tmp_path / "new.tif", strength=1.0)
+    with Image.open(tmp_path / "new.tif") as picture:
+        assert picture.mode == "CMYK"
+        # More light is less ink.
+        assert (np.asarray(picture) == inks - 16).all()
+    calls = []
+
+    def noting(frames, quantiser_map):
+        calls.append(frames)
+        return frames
+
+    with pytest.raises(ValueError, match=r"expected JPEG or TIFF for a picture in CMYK"):
+        restore.restore_image(noting, tmp_path / "old.tif", tmp_path / "new.png")
+    assert not calls
+
+
+def test_16_bits_keep_what_lies_between_two_levels(tmp_path, photo):
+    def finer(frames, quantiser_map):
+        return frames + np.float32(0.25 / 255)
+
+    pixels = np.dstack([photo(40, 30) // 2, photo(40, 30, seed=1)[..., 0]])
+    Image.fromarray(pixels).save(tmp_path / "old.png")
+    restore.restore_image(finer, tmp_path / "old.png", tmp_path / "new.png", bits=16)
+    new = stills.read(tmp_path / "new.png")
+    np.testing.assert_allclose(new.pixels / 257, pixels[..., :3] + 0.25, atol=0.01)
+    np.testing.assert_array_equal(new.alpha, pixels[..., 3] * np.uint16(257))
+    with pytest.raises(ValueError, match=r"not fewer than the source's 16\. Received: bits=8"):
+        restore.restore_image(finer, tmp_path / "new.png", tmp_path / "back.png", bits=8)
+    with pytest.raises(ValueError, match=r"expected 8 or 16 bits.* Received: bits=12"):
+        restore.restore_image(finer, tmp_path / "old.png", tmp_path / "back.png", bits=12)
+
+
+def test_what_a_target_does_not_hold_is_told(tmp_path, photo):
+    Image.fromarray(photo(24, 24)).save(tmp_path / "old.jpg", comment=b"a comment")
+    assert restore.restore_image(identity, tmp_path / "old.jpg", tmp_path / "new.jpg").left_out == ()
+    with Image.open(tmp_path / "new.jpg") as picture:
+        assert picture.info["comment"] == b"a comment"
+    report = restore.restore_image(identity, tmp_path / "old.jpg", tmp_path / "new.tif")
+    assert report.left_out == ("the comment (JPEG and PNG hold it)",)
+
+
 # Video.
 
 

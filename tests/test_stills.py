@@ -1,11 +1,14 @@
 import dataclasses
 import io
+import shutil
 import struct
+import subprocess
 import zlib
 
+import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from keras_deartifact import stills
 
@@ -283,7 +286,6 @@ def test_what_is_refused_at_reading(deep, photo, tmp_path, png_16_bit):
     transparent = struct.pack(">I4s3H", 6, b"tRNS", 1, 2, 3)
     transparent += struct.pack(">I", zlib.crc32(transparent[4:]))
     refused("key.png", "expected 16-bit PNG without a transparent colour", png_16_bit(deep[..., :3], 2, transparent))
-    refused("deep.tif", "expected colour TIFF of 8 bits, not 16", _tiff(deep[..., :3], 16, 2))
     refused("white.tif", "expected 16-bit grey TIFF in which 0 is black", _tiff(deep[..., 0], 16, 0))
     Image.fromarray(pixels).convert("CMYK").save(tmp_path / "cmyk.jpg")
     refused("cmyk.jpg", "expected grey or RGB of 8 or 16 bits, not mode CMYK")
@@ -307,9 +309,8 @@ def test_what_is_refused_at_writing(deep, photo, tmp_path):
             stills.write(tmp_path / name, array, template, **options)
         assert not (tmp_path / name).exists()
 
-    refused("a.jpg", r"\('PNG',\) for 16-bit colour\. Received: format=JPEG", deep[..., :3])
-    refused("a.tif", r"\('PNG',\) for 16-bit colour\. Received: format=TIFF", deep[..., :3])
-    refused("a.webp", r"\('PNG', 'TIFF'\) for 16-bit grey\. Received: format=WEBP", deep[..., 0])
+    refused("a.jpg", r"PNG or TIFF for 16 bits\. Received: format=JPEG", deep[..., :3])
+    refused("a.webp", r"PNG or TIFF for 16 bits\. Received: format=WEBP", deep[..., 0])
     refused("a.png", r"alpha's dtype uint8\. Received: pixels\.dtype=uint16", deep[..., :3], template)
     refused("a.png", r"as large as the template.*Received: pixels\.shape=\(20, 34, 3\)", pixels[:20], template)
     refused("a.png", r"dtype uint8 or uint16\. Received: pixels\.dtype=float32", pixels.astype(np.float32))
@@ -365,6 +366,7 @@ def test_a_multi_picture_jpeg_is_its_first(photo, tmp_path):
     buffer = io.BytesIO()
     frames[0].save(buffer, "JPEG", quality=50)
     np.testing.assert_array_equal(still.pixels, pixels_of(buffer))
+    assert stills.left_out("new.jpg", still) == ("the further pictures of a multi-picture JPEG",)
 
 
 @pytest.mark.parametrize("extension", ["jpg", "png", "webp", "tif", "gif", "bmp"])
@@ -414,3 +416,286 @@ def test_missing_files_are_the_file_systems_matter(photo, tmp_path):
             function(tmp_path)
     with pytest.raises(FileNotFoundError):
         stills.write(tmp_path / "missing" / "picture.png", photo(8, 8))
+
+
+# What lies around the pixels.
+
+IPTC = b"8BIM\x04\x04\0\0\0\0\0\x0c\x1c\x02\x05\0\x07A title" + b"8BIM\x03\xed\0\0\0\0\0\x02\0\x01"
+GUID = b"0123456789ABCDEF0123456789ABCDEF"
+EXTENDED = [
+    b"http://ns.adobe.com/xmp/extension/\0" + GUID + struct.pack(">II", 100000, start) + b"x" * 50000
+    for start in (0, 50000)
+]
+
+
+def _segment(marker, content):
+    return struct.pack(">BBH", 0xFF, marker, 2 + len(content)) + content
+
+
+def _full_jpeg(path, pixels, **options):
+    """A JPEG with IPTC, a comment, extended XMP, a camera's own segment, and a thumbnail and a maker's note in EXIF."""
+    tags = Image.Exif()
+    tags.load(_exif())
+    tags.get_ifd(0x8769)[0x927C] = b"Maker's own \xff\xd8\0\1" * 20
+    block = tags.tobytes() + b"a thumbnail \xff\xd8\xff"
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", exif=block, icc_profile=ICC, dpi=(300, 300), xmp=XMP, **options)
+    data = buffer.getvalue()
+    added = _segment(0xED, b"Photoshop 3.0\0" + IPTC) + _segment(0xFE, b"a comm\xc3\xa9nt") + _segment(0xFE, b"another")
+    added += b"".join(_segment(0xE1, each) for each in EXTENDED) + _segment(0xEB, b"JP\0\0own")
+    start = data.index(b"\xff\xdb")
+    path.write_bytes(data[:start] + added + data[start:])
+    return path, block
+
+
+def test_jpeg_to_jpeg_keeps_every_segment(photo, tmp_path):
+    source, block = _full_jpeg(tmp_path / "old.jpg", photo(24, 40))
+    template = stills.read(source)
+    assert template.exif == block
+    assert template.photoshop == IPTC
+    assert [marker for marker, _ in template.segments] == [0xFE, 0xFE, 0xE1, 0xE1, 0xEB]
+    stills.write(tmp_path / "new.jpg", template.pixels, template)
+    copy = stills.read(tmp_path / "new.jpg")
+    for name in ("exif", "xmp", "icc_profile", "photoshop", "segments", "dpi"):
+        assert getattr(copy, name) == getattr(template, name), name
+    assert stills.left_out("new.jpg", template) == ()
+    # Pillow and every other reader find the picture behind them.
+    assert pixels_of(tmp_path / "new.jpg").shape == (24, 40, 3)
+
+
+def test_what_other_formats_hold_of_a_jpeg(photo, tmp_path):
+    template = stills.read(_full_jpeg(tmp_path / "old.jpg", photo(24, 40))[0])
+    stills.write(tmp_path / "new.png", template.pixels, template)
+    stills.write(tmp_path / "new.tif", template.pixels, template)
+    png, tiff = stills.read(tmp_path / "new.png"), stills.read(tmp_path / "new.tif")
+    assert (png.photoshop, tiff.photoshop) == (IPTC, IPTC)
+    assert (png.exif, png.xmp, png.icc_profile) == (template.exif, XMP, ICC)
+    with Image.open(tmp_path / "new.png") as image:
+        assert image.text["Comment"] in ("a comm\u00e9nt", "another")
+    assert [content.split(b"\0")[0] for _, content in png.chunks] == [b"Comment", b"Comment"]
+    assert stills.left_out("a.png", template) == (
+        "extended XMP (JPEG holds it)",
+        "application segments (JPEG holds them)",
+    )
+    assert "IPTC and other Photoshop resources (JPEG, PNG and TIFF hold them)" in stills.left_out("a.webp", template)
+    assert "the comment (JPEG and PNG hold it)" in stills.left_out("a.tif", template)
+    # And back: IPTC is whole again in a JPEG.
+    for still in (png, tiff):
+        stills.write(tmp_path / "back.jpg", still.pixels, still)
+        assert stills.read(tmp_path / "back.jpg").photoshop == IPTC
+    assert stills.left_out("a.jpg", png) == ("texts and colour chunks (PNG holds them)",)
+
+
+def test_large_photoshop_resources_span_segments(photo, tmp_path):
+    template = dataclasses.replace(stills.read(_full_jpeg(tmp_path / "old.jpg", photo(8, 8))[0]), photoshop=IPTC * 9000)
+    stills.write(tmp_path / "new.jpg", template.pixels, template)
+    assert stills.read(tmp_path / "new.jpg").photoshop == IPTC * 9000
+
+
+def test_png_texts_and_colour_survive(photo, tmp_path):
+    def chunk(kind, content):
+        return struct.pack(">I4s", len(content), kind) + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    buffer = io.BytesIO()
+    Image.fromarray(photo(8, 8)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    kept = [(b"gAMA", struct.pack(">I", 100000)), (b"cICP", b"\x09\x10\0\1"), (b"tEXt", b"Author\0Somebody")]
+    added = b"".join(chunk(*each) for each in [*kept, (b"tIME", b"\x07\xd0\1\1\0\0\0"), (b"bKGD", bytes(6))])
+    (tmp_path / "old.png").write_bytes(data[:33] + added + data[33:])
+    template = stills.read(tmp_path / "old.png")
+    assert template.chunks == tuple(kept)
+    stills.write(tmp_path / "new.png", template.pixels, template)
+    copy = stills.read(tmp_path / "new.png")
+    assert copy.chunks == tuple(kept)
+    np.testing.assert_array_equal(copy.pixels, template.pixels)
+
+
+def test_exiftool_reads_what_is_carried(photo, tmp_path):
+    exiftool = shutil.which("exiftool")
+    if exiftool is None:
+        pytest.skip("exiftool is not installed")
+    source, target = tmp_path / "old.jpg", tmp_path / "new.jpg"
+    Image.fromarray(photo(24, 40)).save(source, quality=60)
+    values = {"IPTC:Keywords": "archive", "XMP-dc:Title": "A title", "EXIF:Artist": "Somebody", "Comment": "a comment"}
+    arguments = [f"-{name}={value}" for name, value in values.items()]
+    subprocess.run([exiftool, "-q", *arguments, "-GPSLatitude=10", str(source)], check=True)
+    template = stills.read(source)
+    for name in ("new.jpg", "new.png", "new.tif"):
+        target = tmp_path / name
+        stills.write(target, template.pixels, template)
+        told = subprocess.run([exiftool, "-a", "-s", str(target)], capture_output=True, text=True, check=True).stdout
+        for value in ("archive", "A title", "Somebody", "GPSLatitude"):
+            assert value in told, (name, value, told)
+        assert ("a comment" in told) == (name != "new.tif")
+        assert "Warning" not in told, told
+
+
+# Inks, depth and further formats.
+
+
+@pytest.mark.parametrize("extension", ["jpg", "tif"])
+def test_cmyk_stays_cmyk(extension, photo, tmp_path):
+    inks = np.dstack([photo(24, 40), photo(24, 40, seed=1)[..., 0]])
+    image = Image.frombytes("CMYK", (40, 24), inks.tobytes())
+    source = tmp_path / f"old.{extension}"
+    image.save(source, icc_profile=ICC, **({"quality": 98, "subsampling": 0} if extension == "jpg" else {}))
+    with pytest.raises(ValueError, match="not mode CMYK"):
+        stills.read(source)
+    template = stills.read(source, inks=True)
+    tolerance = 6 if extension == "jpg" else 0
+    assert np.abs(255 - template.pixels.astype(int) - inks[..., :3]).mean() <= tolerance
+    assert np.abs(255 - template.black.astype(int) - inks[..., 3]).mean() <= tolerance
+    stills.write(tmp_path / f"new.{extension}", template.pixels, template)
+    with Image.open(tmp_path / f"new.{extension}") as copy, Image.open(source) as old:
+        assert copy.mode == "CMYK"
+        assert copy.info["icc_profile"] == ICC
+        # Colours as a viewer without a profile sees them.
+        difference = np.asarray(copy.convert("RGB")).astype(int) - np.asarray(old.convert("RGB"))
+        assert np.abs(difference).mean() <= tolerance
+    for name in ("new.png", "new.webp"):
+        with pytest.raises(ValueError, match=r"expected JPEG or TIFF for a picture in CMYK"):
+            stills.require(tmp_path / name, template)
+
+
+def test_ycck_is_read_with_its_colours(photo, tmp_path):
+    """Three components in YCbCr beside black, which Adobe's marker tells; made by changing that marker."""
+    buffer = io.BytesIO()
+    flat = np.full((16, 16, 4), (10, 20, 30, 40), np.uint8)
+    Image.frombytes("CMYK", (16, 16), flat.tobytes()).save(buffer, "JPEG", quality=100, subsampling=0)
+    data = bytearray(buffer.getvalue())
+    data[data.index(b"Adobe") + 11] = 2
+    (tmp_path / "ycck.jpg").write_bytes(data)
+    still = stills.read(tmp_path / "ycck.jpg", inks=True)
+    # The file's samples are 255 - ink: here they are Y, Cb and Cr, of which libjpeg makes R, G, B and then the inks.
+    y, cb, cr = 245.0, 235.0 - 128, 225.0 - 128
+    expected = np.clip([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], 0, 255)
+    assert np.abs(255 - expected - still.pixels[4, 4]).max() <= 2
+    assert still.black[4, 4] == pytest.approx(215, abs=1)
+    stills.write(tmp_path / "new.jpg", still.pixels, still)
+    again = stills.read(tmp_path / "new.jpg", inks=True)
+    assert np.abs(again.pixels.astype(int) - still.pixels).max() <= 2
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("compression", [None, "tiff_adobe_deflate"])
+def test_16_bit_colour_tiff(channels, compression, deep, tmp_path):
+    path = tmp_path / "old.tif"
+    if compression:
+        tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
+        extra = ["unassalpha"] if channels == 4 else None
+        tifffile.imwrite(
+            path, deep[..., :channels], photometric="rgb", compression="zlib", predictor=True, extrasamples=extra
+        )
+    else:
+        stills.write(
+            path, deep[..., :3], stills.Still(deep[..., :3], deep[..., 3], "RGBA", "PNG") if channels == 4 else None
+        )
+    template = stills.read(path)
+    np.testing.assert_array_equal(template.pixels, deep[..., :3])
+    assert (template.alpha is not None) == (channels == 4)
+    for name in ("new.tif", "new.png"):
+        stills.write(tmp_path / name, template.pixels, template)
+        copy = stills.read(tmp_path / name)
+        np.testing.assert_array_equal(copy.pixels, deep[..., :3])
+        if channels == 4:
+            np.testing.assert_array_equal(copy.alpha, deep[..., 3])
+
+
+def test_16_bit_colour_tiff_keeps_metadata_and_other_programs_read_it(deep, photo, tmp_path):
+    source, _ = _full_jpeg(tmp_path / "old.jpg", photo(21, 34))
+    stills.write(tmp_path / "new.tif", deep[..., :3], dataclasses.replace(stills.read(source)))
+    with av.open(str(tmp_path / "new.tif")) as container:
+        frame = next(container.decode(video=0))
+    np.testing.assert_array_equal(frame.to_ndarray(), deep[..., :3])
+    copy = stills.read(tmp_path / "new.tif")
+    assert (copy.icc_profile, copy.xmp, copy.photoshop) == (ICC, XMP, IPTC)
+    assert _facts(copy.exif)[1] == "Maker"
+
+
+def test_another_byte_order_of_deep_tiff(deep, tmp_path):
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
+    tifffile.imwrite(tmp_path / "big.tif", deep[..., :3], photometric="rgb", byteorder=">")
+    np.testing.assert_array_equal(stills.read(tmp_path / "big.tif").pixels, deep[..., :3])
+    tifffile.imwrite(
+        tmp_path / "planes.tif", np.moveaxis(deep[..., :3], -1, 0), photometric="rgb", planarconfig="separate"
+    )
+    try:
+        planes = stills.read(tmp_path / "planes.tif")
+    except ValueError as error:
+        assert "16 bits of RGB or RGBA" in str(error) or "mode" in str(error)
+    else:
+        np.testing.assert_array_equal(planes.pixels, deep[..., :3])
+
+
+def test_avif_of_8_bits_is_read(photo, tmp_path):
+    if not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    path = tmp_path / "old.avif"
+    Image.fromarray(photo(32, 48)).save(path, quality=95, subsampling="4:4:4", exif=_exif(1), icc_profile=ICC, xmp=XMP)
+    template = stills.read(path)
+    assert np.abs(template.pixels.astype(int) - photo(32, 48)).mean() < 4
+    stills.write(tmp_path / "new.png", template.pixels, template)
+    copy = stills.read(tmp_path / "new.png")
+    assert (copy.icc_profile, copy.xmp) == (ICC, XMP)
+
+
+def test_avif_of_10_bits_is_named(tmp_path, monkeypatch):
+    # It writes a banner otherwise.
+    monkeypatch.setenv("SVT_LOG", "1")
+    path = tmp_path / "deep.avif"
+    with av.open(str(path), "w", format="avif") as container:
+        stream = container.add_stream("libsvtav1", rate=1, options={"preset": "12"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
+        frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 99, np.uint8), format="rgb24")
+        container.mux(stream.encode(frame.reformat(format="yuv420p10le")))
+        container.mux(stream.encode(None))
+    with pytest.raises(ValueError, match=r"^expected AVIF of 8 bits; convert it to a 16-bit PNG first"):
+        stills.read(path)
+
+
+def test_heic_is_named_and_no_video(tmp_path):
+    path = tmp_path / "phone.heic"
+    path.write_bytes(struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"heic", 0, b"mif1", b"heic") + bytes(100))
+    for function in (stills.is_still, stills.read):
+        with pytest.raises(ValueError, match=r"not HEIC; convert it to PNG or TIFF first.*phone\.heic$"):
+            function(path)
+    # A video in the same container is none of ours.
+    path.write_bytes(struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"isom", 512, b"mp41", b"avc1") + bytes(100))
+    assert not stills.is_still(path)
+
+
+def test_arithmetic_code_is_read(tmp_path):
+    jpegtran = shutil.which("jpegtran")
+    if jpegtran is None:
+        pytest.skip("jpegtran is not installed")
+    # More than Pillow gives its decoder at once.
+    _save(tmp_path / "old.jpg", np.random.default_rng(0).integers(0, 256, (400, 400, 3)).astype(np.uint8), quality=95)
+    coded = subprocess.run([jpegtran, "-arithmetic", str(tmp_path / "old.jpg")], capture_output=True, check=True).stdout
+    (tmp_path / "arithmetic.jpg").write_bytes(coded)
+    assert len(coded) > 2 * 65536
+    old, read = stills.read(tmp_path / "old.jpg"), stills.read(tmp_path / "arithmetic.jpg")
+    np.testing.assert_array_equal(read.pixels, old.pixels)
+    assert read.jpeg_tables == old.jpeg_tables
+
+
+def test_targets_are_checked_before_work(deep, photo, tmp_path):
+    template = stills.read(_save(tmp_path / "clear.png", np.dstack([photo(8, 8), photo(8, 8)[..., 0]])))
+    with pytest.raises(ValueError, match=r"expected PNG, WEBP or TIFF for a picture with alpha"):
+        stills.require("new.jpg", template)
+    with pytest.raises(ValueError, match=r"expected PNG or TIFF for 16 bits"):
+        stills.require("new.webp", template, bits=16)
+    with pytest.raises(ValueError, match=r"expected quality 1 to 100"):
+        stills.require("new.png", template, quality=101)
+    stills.require("new.png", template, bits=16)
+    wide = stills.in_depth(template, np.dtype(np.uint16))
+    np.testing.assert_array_equal(wide.alpha, template.alpha * np.uint16(257))
+    assert stills.in_depth(template, np.dtype(np.uint8)) is template
+
+
+def test_what_a_file_gives_back(photo, tmp_path):
+    pixels = photo(24, 40)
+    for name, quality in (("a.png", None), ("a.tif", 50), ("a.webp", None)):
+        assert stills.read_back(name, pixels, quality=quality) is pixels
+    for name in ("a.jpg", "a.webp"):
+        stills.write(tmp_path / name, pixels, quality=50)
+        np.testing.assert_array_equal(stills.read_back(name, pixels, quality=50), stills.read(tmp_path / name).pixels)

@@ -1,6 +1,7 @@
 """`deartifact restore`."""
 
 import argparse
+import math
 import os
 import traceback
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from keras_deartifact.cli.common import BROKEN, DONE, EXIT_CODES, FAILED, Parser
 
 if TYPE_CHECKING:
     from keras_deartifact.engines import Predictor, Restorer
-    from keras_deartifact.restore import VideoReport
+    from keras_deartifact.restore import ImageReport, VideoReport
 
 
 def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
@@ -69,6 +70,20 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         metavar="Q",
         help="of a JPEG, 1 to 100 (default: 98, at which a restored picture keeps what it gained), or of a lossy WebP "
         "(default: lossless)",
+    )
+    parser.add_argument(
+        "--bits",
+        type=int,
+        choices=(8, 16),
+        help="of a picture's samples (default: as many as the input has); 16, for PNG and TIFF, keep what the network "
+        "makes finer than 8 can hold",
+    )
+    parser.add_argument(
+        "--within-quantisation",
+        action="store_true",
+        help="of a JPEG: bring the result into the intervals that the file's own quantisation leaves open, so that it "
+        "is a picture which this file can have been made from: recompressed in the same way it gives the same "
+        "coefficients. With a folder as input, other files are restored without it",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.set_defaults(run=_restore)
@@ -156,13 +171,30 @@ def _restore_file(
     restorer, predictor = networks
     options: dict[str, Any] = {"strength": arguments.strength, "overwrite": arguments.overwrite, "predictor": predictor}
     if media == "image":
-        image = restore.restore_image(restorer, source, target, quality=arguments.quality, **options)
-        quality = _quality(image.log2_step, image.predicted_log2_step)
-        return f"{target}: {image.width}x{image.height} from {quality} in {image.seconds:.1f} s", None
+        within = arguments.within_quantisation and (not arguments.input.is_dir() or _is_jpeg(source))
+        options |= {"quality": arguments.quality, "bits": arguments.bits}
+        image = restore.restore_image(restorer, source, target, within_quantisation=within, **options)
+        return f"{target}: {_image_summary(image)}", None
     options |= {"codec": arguments.codec, "crf": arguments.crf, "preset": arguments.preset}
     with console.progress(frame_count(source), source.name) as step_to:
         report = restore.restore_video(restorer, source, target, progress=step_to, **options)
     return f"{target}: {_summary(report)}", report.broken
+
+
+def _is_jpeg(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(2) == b"\xff\xd8"
+
+
+def _image_summary(report: "ImageReport") -> str:
+    quality = _quality(report.log2_step, report.predicted_log2_step)
+    parts = [f"{report.width}x{report.height} from {quality} in {report.seconds:.1f} s"]
+    if report.inside is not None:
+        # Rounded down: 100 says that none is missing.
+        parts.append(f"{math.floor(10000 * report.inside) / 100:g} % of its coefficients come back when recompressed")
+    if report.left_out:
+        parts.append(f"left out: {', '.join(report.left_out)}")
+    return "; ".join(parts)
 
 
 def _summary(report: "VideoReport") -> str:

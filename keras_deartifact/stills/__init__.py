@@ -1,0 +1,36 @@
+"""Image files: pixels at their full depth, and everything around the pixels that a restored copy has to keep.
+
+`read` gives a `Still`; `write` takes restored pixels and the `Still` they came from as a template, and carries over
+alpha, EXIF, XMP, IPTC, ICC profile, comments and resolution. Pixels are as stored: the orientation stays in EXIF,
+colours stay in the file's own profile. EXIF is kept as it is, byte for byte except in TIFF: the thumbnail in it stays,
+because maker's notes refer to places in the block, and no artefact shows at its size.
+
+| read as | from |
+|---|---|
+| uint8 | JPEG (a multi-picture JPEG: its first picture), PNG, WebP, TIFF, GIF, BMP, AVIF |
+| uint8 inks, on request | CMYK and YCCK JPEG, CMYK TIFF |
+| uint16 | 16-bit grey PNG and TIFF, 16-bit RGB and RGBA PNG and TIFF |
+
+Refused with a `ValueError`, for what a copy would lose without a word: animations and files of several pages, Lab,
+16-bit grey with alpha, 16-bit PNG with a transparent colour, 9 to 15 bits, 32-bit and floating-point pixels, AVIF of
+more than 8 bits, and HEIC, which Pillow does not read.
+"""
+
+from keras_deartifact.stills.reading import is_still, read
+from keras_deartifact.stills.still import READ_FORMATS, WRITE_FORMATS, Pixels, Still
+from keras_deartifact.stills.writing import JPEG_QUALITY, in_depth, left_out, read_back, require, write
+
+__all__ = [
+    "JPEG_QUALITY",
+    "READ_FORMATS",
+    "WRITE_FORMATS",
+    "Pixels",
+    "Still",
+    "in_depth",
+    "is_still",
+    "left_out",
+    "read",
+    "read_back",
+    "require",
+    "write",
+]

@@ -1,0 +1,239 @@
+"""Reading picture files."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+
+from keras_deartifact import deep_png
+from keras_deartifact.stills import deep_tiff, jpeg_segments, png_chunks, tags
+from keras_deartifact.stills.still import DEEP_GREY_MODES, READ_FORMATS, Pixels, Still
+
+_MODES = {
+    "1": "L",
+    "L": "L",
+    "LA": "LA",
+    "La": "LA",
+    "P": "RGB",
+    "PA": "RGBA",
+    "RGB": "RGB",
+    "RGBX": "RGB",
+    "RGBA": "RGBA",
+    "RGBa": "RGBA",
+    "YCbCr": "RGB",
+}
+
+_SUBSAMPLINGS = {
+    (1, 1): "4:4:4",
+    (2, 1): "4:2:2",
+    (2, 2): "4:2:0",
+    (1, 2): "4:4:0",
+    (4, 1): "4:1:1",
+    (4, 2): "4:1:0",
+}
+
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def is_still(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds one still picture, judged by its content and not by its name.
+
+    Args:
+        path: the file.
+
+    Returns:
+        True for a picture in a format that `read` knows, False for anything else, a video or an empty file.
+
+    Raises:
+        ValueError: the file is an animation or has several pages, or it is a decompression bomb.
+        OSError: the file system does not give it.
+    """
+    with open(path, "rb") as stream:
+        try:
+            with _opened(stream, path) as image:
+                _require_single(image)
+        except _NoImage:
+            return False
+    return True
+
+
+def read(path: str | os.PathLike[str], *, inks: bool = False) -> Still:
+    """Reads a picture with all that `write` needs to make a faithful copy.
+
+    Args:
+        path: the file; its name does not matter.
+        inks: whether CMYK is read, too, as `Still.black` says; for callers that do not take its pixels for RGB.
+
+    Returns:
+        The picture, as stored: not turned by its EXIF orientation (a TIFF is, and then has none), not converted by its
+        profile.
+
+    Raises:
+        ValueError: no picture, an empty, truncated or broken one, an animation, a decompression bomb, or a kind of
+            pixels that can't be kept (see `stills`). One line, with the path.
+        OSError: the file system does not give it.
+    """
+    with open(path, "rb") as stream, _opened(stream, path) as image:
+        _require_single(image)
+        _require_depth(image, stream, inks)
+        if image.format in ("JPEG", "MPO") and jpeg_segments.is_arithmetic(stream):
+            # libjpeg needs the whole file at once for it.
+            image.decodermaxblock = os.path.getsize(path)
+        image_format = "JPEG" if image.format == "MPO" else str(image.format)
+        more_pictures = False
+        mode = image.mode
+        tables, subsampling = _jpeg_structure(image)
+        # Before the metadata: loading a TIFF turns it upright, and takes its orientation away.
+        colour, alpha, black = _pixels(image, stream)
+        exif, xmp = tags.exif(image), tags.as_bytes(image.info.get("xmp"))
+        icc_profile, dpi = image.info.get("icc_profile") or None, tags.dpi(image)
+        photoshop = tags.photoshop(image)
+        segments: list[tuple[int, bytes]] = []
+        chunks: list[tuple[bytes, bytes]] = []
+        stream.seek(0)
+        if image_format == "JPEG":
+            data = stream.read()
+            photoshop, segments = jpeg_segments.kept(data)
+            more_pictures = jpeg_segments.has_more_pictures(data)
+        elif image_format == "PNG":
+            photoshop, chunks = png_chunks.kept(stream.read())
+    return Still(
+        pixels=colour,
+        alpha=alpha,
+        mode=mode,
+        format=image_format,
+        jpeg_tables=tables,
+        subsampling=subsampling,
+        exif=exif,
+        xmp=xmp,
+        icc_profile=icc_profile,
+        dpi=dpi,
+        black=black,
+        photoshop=photoshop,
+        segments=tuple(segments),
+        chunks=tuple(chunks),
+        more_pictures=more_pictures,
+    )
+
+
+class _NoImage(ValueError):
+    """The file is in none of READ_FORMATS."""
+
+
+@contextmanager
+def _opened(stream: BinaryIO, path: str | os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
+    """Pillow's image; whatever its parsers raise on a broken file becomes one kind of error with one line."""
+    try:
+        with Image.open(stream, formats=READ_FORMATS) as image:
+            yield image
+    except UnidentifiedImageError as error:
+        _refuse_heic(stream, path)
+        raise _NoImage(f"expected an image file. Received: path={os.fspath(path)}") from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ValueError(f"expected an image of at most {limit} pixels. Received: path={os.fspath(path)}") from error
+    except _Refused as error:
+        raise ValueError(f"expected {error}. Received: path={os.fspath(path)}") from error
+    except Exception as error:
+        # Pillow's parsers also let out SyntaxError, struct.error, EOFError, IndexError, KeyError, zlib.error, ...
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"expected a whole image file ({reason}). Received: path={os.fspath(path)}") from error
+
+
+class _Refused(Exception):
+    """What was expected; `_opened` adds the path."""
+
+
+def _refuse_heic(stream: BinaryIO, path: str | os.PathLike[str]) -> None:
+    """Raises for a still in HEVC, which would pass for a video of one frame, or of its tiles."""
+    stream.seek(0)
+    start = stream.read(64)
+    brands = {start[8:12], *(start[place : place + 4] for place in range(16, len(start), 4))}
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS and brands & set(_HEIC_BRANDS):
+        raise ValueError(
+            f"expected a picture that Pillow reads, not HEIC; convert it to PNG or TIFF first, for example with "
+            f"heif-convert. Received: path={os.fspath(path)}"
+        )
+
+
+def _require_single(image: Image.Image) -> None:
+    # A multi-picture JPEG holds previews or a second view beside the one that every viewer shows.
+    count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if count > 1:
+        kind = "pages" if image.format == "TIFF" else "frames"
+        raise _Refused(f"one still picture, not {count} {kind}")
+
+
+def _require_depth(image: ImageFile.ImageFile, stream: BinaryIO, inks: bool) -> None:
+    """Refuses what Pillow would give with fewer bits than the file has, or in another range or sense."""
+    if image.mode == "CMYK" and inks:
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and _tiff_bits(image) != {8}:
+            raise _Refused(f"CMYK TIFF of 8 bits, not {max(_tiff_bits(image))}")
+        return
+    if image.mode not in _MODES and image.mode not in DEEP_GREY_MODES:
+        raise _Refused(f"grey or RGB of 8 or 16 bits, not mode {image.mode}")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = _tiff_bits(image)
+        if image.mode in DEEP_GREY_MODES:
+            if bits != {16}:
+                raise _Refused(f"grey TIFF of 8 or 16 bits, not {max(bits)}")
+            if image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+                raise _Refused("16-bit grey TIFF in which 0 is black")
+        elif max(bits) > 8 and not deep_tiff.is_deep(image):
+            raise _Refused(f"colour TIFF of 8 bits, or 16 bits of RGB or RGBA, not {max(bits)} of another kind")
+    elif deep_png.is_deep(image):
+        if deep_png.has_grey_alpha(image):
+            raise _Refused("16-bit grey PNG without alpha")
+        if "transparency" in image.info:
+            raise _Refused("16-bit PNG without a transparent colour")
+    elif image.format == "AVIF":
+        stream.seek(0)
+        # What configures the decoder: version, profile and level, then the tier and whether there are 10 or 12 bits.
+        configuration = stream.read().partition(b"av1C")[2][:3]
+        if len(configuration) < 3 or configuration[2] & 0x40:
+            raise _Refused("AVIF of 8 bits; convert it to a 16-bit PNG first, for example with avifdec")
+
+
+def _tiff_bits(image: TiffImagePlugin.TiffImageFile) -> set[int]:
+    return {int(each) for each in image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))}
+
+
+def _pixels(image: ImageFile.ImageFile, stream: BinaryIO) -> tuple[Pixels, Pixels | None, Pixels | None]:
+    """The colour `(height, width, 3)`, alpha and black, both `(height, width)`, of an image that is not loaded yet."""
+    samples: Pixels
+    if image.mode in DEEP_GREY_MODES:
+        samples = np.asarray(image).astype(np.uint16)[..., np.newaxis]
+    elif deep_png.is_deep(image):
+        samples = deep_png.read(image, stream)
+    elif deep_tiff.is_deep(image):
+        samples = deep_tiff.read(image, stream)
+    elif image.mode == "CMYK":
+        samples = 255 - np.asarray(image)
+        return np.ascontiguousarray(samples[..., :3]), None, samples[..., 3].copy()
+    else:
+        mode = _MODES[image.mode]
+        # A colour or palette entry that stands for transparent; a grey or RGB image has no other alpha.
+        if "transparency" in image.info and mode in ("L", "RGB"):
+            mode += "A"
+        samples = np.asarray(image.convert(mode)).reshape(image.height, image.width, -1)
+    channels = samples.shape[-1]
+    alpha = samples[..., -1].copy() if channels in (2, 4) else None
+    if channels <= 2:
+        return np.repeat(samples[..., :1], 3, axis=-1), alpha, None
+    return np.ascontiguousarray(samples[..., :3]), alpha, None
+
+
+def _jpeg_structure(image: Image.Image) -> tuple[list[list[int]] | None, str | None]:
+    """The quantisation table of each component, and the chroma subsampling."""
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return None, None
+    tables = [list(image.quantization[table]) for _, _, _, table in image.layer]
+    if len(image.layer) != 3:
+        return tables, None
+    luma, blue_difference, red_difference = [(across, down) for _, across, down, _ in image.layer]
+    if blue_difference != red_difference or luma[0] % blue_difference[0] or luma[1] % blue_difference[1]:
+        return tables, None
+    return tables, _SUBSAMPLINGS.get((luma[0] // blue_difference[0], luma[1] // blue_difference[1]))
