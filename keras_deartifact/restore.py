@@ -104,7 +104,7 @@ class VideoReport:
         states_quantisers: whether the bitstream gave quantiser maps; otherwise they are predicted, or the default.
         predicted_log2_step: the median of what the pixels show, over the predictions; None without a predictor.
         broken: why the source is incomplete, or None. Every frame that decodes was restored and written.
-        skipped: streams of the source that the target cannot hold.
+        skipped: what the target cannot hold and was left out.
     """
 
     frames: int
@@ -353,6 +353,8 @@ def restore_video(
     preset: str | None = None,
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
+    drop: bool = False,
+    notice: Callable[[str], None] | None = None,
 ) -> VideoReport:
     """Writes a restored copy of a video file, with its timing, colour description and all other streams.
 
@@ -374,6 +376,9 @@ def restore_video(
         preset: speed against size, in the encoder's own words; the default is the encoder's in `encoders.ENCODERS`.
         overwrite: whether an existing target may be replaced.
         progress: called after each restored frame, in the calling thread, with the number of frames so far.
+        drop: leave out what the target cannot hold, instead of refusing the file.
+        notice: called before work starts, in the calling thread, with each thing that is left out and what could hold
+            it; data streams that no container here can hold are, even without `drop`.
 
     Returns:
         A `VideoReport`.
@@ -411,12 +416,16 @@ def restore_video(
             crf=encoder.crf or 0,
             preset=encoder.preset or "",
             options=encoder.options,
+            drop=drop,
         )
         share = MPEG_SHARE if info.codec in quantiser.STEP_FROM_QP and info.codec != "h264" else VIDEO_SHARE
         run = _Run(restorer, predictor, strength, share, progress)
         with writer:
+            if notice is not None:
+                for line in writer.skipped:
+                    notice(line)
             pipeline.overlap(
-                run.decode(source, info.codec), run.restore, lambda item: writer.write(run.corrected(item))
+                run.decode(source, info.codec), run.restore, lambda item: writer.write(run.corrected(item), item.frame)
             )
         seconds = time.perf_counter() - run.started
     return VideoReport(

@@ -26,7 +26,8 @@ def open_input(source: Source) -> InputContainer:
     """
     file = os.fspath(source) if isinstance(source, str | os.PathLike) else source
     try:
-        return av.open(file, "r")
+        # Tags that are not UTF-8 must not stop the work; `text` reads them.
+        return av.open(file, "r", metadata_errors="surrogateescape")
     except (
         av.error.InvalidDataError,
         av.error.EOFError,
@@ -40,23 +41,28 @@ def open_input(source: Source) -> InputContainer:
 
 
 def main_video(container: InputContainer, source: Source) -> VideoStream:
-    """The stream that the file is about: ffmpeg's best one that is not a cover picture.
+    """The stream that the file is about: marked as the default one, else the largest picture, else the first.
+
+    Cover pictures are none, nor is what cannot be decoded here.
 
     Raises:
         ValueError: there is none, or none that can be decoded.
     """
-    stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream) or is_picture(stream):
-        videos = [video for video in container.streams.video if not is_picture(video)]
-        if not videos:
-            kinds = sorted({str(other.type) for other in container.streams}) or ["no"]
-            raise ValueError(
-                f"source must hold a video stream; it holds {', '.join(kinds)} streams. Received: {label(source)}"
-            )
-        stream = videos[0]
-    if stream.codec_context is None:
+    videos = [video for video in container.streams.video if not is_picture(video)]
+    if not videos:
+        kinds = sorted({str(other.type) for other in container.streams}) or ["no"]
+        raise ValueError(
+            f"source must hold a video stream; it holds {', '.join(kinds)} streams. Received: {label(source)}"
+        )
+    decodable_here = [video for video in videos if video.codec_context is not None]
+    if not decodable_here:
         raise ValueError(f"source must hold video that can be decoded here. Received: {label(source)}")
-    return stream
+    return max(decodable_here, key=_prominence)
+
+
+def _prominence(stream: VideoStream) -> tuple[bool, int]:
+    context = stream.codec_context
+    return bool(stream.disposition & Disposition.default), context.width * context.height
 
 
 def is_picture(stream: VideoStream) -> bool:
@@ -108,6 +114,15 @@ def codec_name(stream: Stream) -> str | None:
     if stream.codec_context is not None:
         return stream.codec_context.codec.canonical_name
     return stream.name
+
+
+def text(value: str) -> str:
+    """What a tag says: UTF-8, or Windows-1252 where old programs wrote that."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode(errors="surrogateescape").decode("cp1252", errors="replace")
+    return value
 
 
 def label(source: Source) -> str:

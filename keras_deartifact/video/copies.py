@@ -3,7 +3,6 @@
 # PyAV's Packet is generic in its stubs alone, so annotations must not be evaluated.
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator
 from fractions import Fraction
@@ -15,12 +14,10 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
-from keras_deartifact.video import containers
+from keras_deartifact.video import containers, holding
+from keras_deartifact.video.clock import Clock
 from keras_deartifact.video.containers import Source
 
-_MPEGTS_CODECS = frozenset(
-    "mp1 mp2 mp3 aac aac_latm ac3 eac3 dts opus truehd s302m dvb_subtitle dvb_teletext hdmv_pgs_subtitle".split()
-)
 # PCM in Matroska knows its channel count alone, with which MP4 is not content.
 _UNNAMED_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo"}
 # Written by the muxer itself, or true of the old file alone.
@@ -34,27 +31,47 @@ class StreamCopies:
     """All streams of a file but the main video, on their way into another file.
 
     Attributes:
-        skipped: descriptions of data streams and attachments that the target cannot hold.
+        skipped: descriptions of the streams that are left out, with the containers that could hold them.
     """
 
-    def __init__(self, source: Source, opened: InputContainer, main: VideoStream, target: OutputContainer) -> None:
+    def __init__(
+        self, source: Source, opened: InputContainer, main: VideoStream, target: OutputContainer, drop: bool = False
+    ) -> None:
         """Adds the streams with their tags to the target, which must hold the video already.
+
+        Timecode and chapter tracks of QuickTime files are no streams here: the muxer writes them from the tag
+        `timecode` and from the chapters.
 
         Args:
             source: what `opened` was opened from.
             opened: the container to read the packets from, from its beginning.
             main: its stream that is not copied.
             target: the container to write.
+            drop: leave out what the target cannot hold. Data streams that no container here can hold are left out in
+                any case.
 
         Raises:
-            ValueError: the target cannot hold an audio, subtitle or further video stream.
+            ValueError: the target cannot hold a stream, and `drop` is False.
         """
-        self.skipped: list[str] = []
         self._opened = opened
         self._target = target
         self._copies: dict[int, Stream] = {}
-        for stream in opened.streams:
-            if stream.index != main.index:
+        self._clocks: dict[int, Clock] = {}
+        chapters = bool(opened.chapters())
+        others = [
+            stream
+            for stream in opened.streams
+            if stream.index != main.index
+            and not holding.is_timecode(stream)
+            and not holding.is_chapter_track(stream, chapters)
+        ]
+        unheld = [stream for stream in others if not holding.can_hold(target.format.name, stream)]
+        lost = [stream for stream in unheld if stream.type != "data" or holding.holders([stream])]
+        if lost and not drop:
+            raise ValueError(self._refusal(lost, others))
+        self.skipped = [_left_out(stream) for stream in unheld]
+        for stream in others:
+            if stream not in unheld:
                 self._add(stream, source)
         self._packets = self._read()
         self._pending: Packet[Stream] | None = None
@@ -69,7 +86,9 @@ class StreamCopies:
                 return
             if seconds is not None and packet.dts * Fraction(packet.time_base) > seconds:
                 return
-            packet.stream = self._copies[packet.stream_index]
+            copy = self._copies[packet.stream_index]
+            self._clocks[packet.stream_index].set(packet, Fraction(copy.time_base or packet.time_base))
+            packet.stream = copy
             self._target.mux_one(packet)
             self._pending = None
 
@@ -77,13 +96,10 @@ class StreamCopies:
         if isinstance(stream, VideoStream) and containers.is_picture(stream) and self._target.format.name == "matroska":
             # Matroska keeps cover pictures as attachments, and shows them by these names.
             kind, extension = {"png": ("image/png", "png")}.get(stream.codec_context.name, ("image/jpeg", "jpg"))
+            name = stream.metadata.get("filename") or f"cover.{extension}"
             data = _picture(source, stream.index)
             if data:
-                self._target.add_attachment(f"cover.{extension}", kind, data)
-        elif not _can_hold(self._target, stream):
-            if stream.type in ("audio", "subtitle", "video"):
-                self._refuse(stream)
-            self.skipped.append(f"{stream.type} stream {stream.index} ({containers.codec_name(stream)})")
+                self._target.add_attachment(name, stream.metadata.get("mimetype") or kind, data)
         elif isinstance(stream, AttachmentStream):
             name, kind = stream.name or "attachment", stream.mimetype or "application/octet-stream"
             self._target.add_attachment(name, kind, stream.data).metadata.update(tags(stream))
@@ -91,19 +107,26 @@ class StreamCopies:
             copy = self._target.add_stream_from_template(stream, opaque=True)
             copy.disposition = stream.disposition
             copy.metadata.update(tags(stream))
+            if "language" in copy.metadata:
+                copy.metadata["language"] = holding.language(self._target.format.name, copy.metadata["language"])
             layout = _UNNAMED_LAYOUTS.get(stream.layout.name) if isinstance(stream, AudioStream) else None
             if isinstance(copy, AudioStream) and layout is not None:
                 copy.codec_context.layout = layout
             self._copies[stream.index] = copy
+            self._clocks[stream.index] = Clock(stream)
 
-    def _refuse(self, stream: Stream) -> None:
-        extensions = {"matroska": ".mkv", "mp4": ".mp4", "mov": ".mov", "mpegts": ".ts"}
-        fits = [name for name in extensions if _can_hold(av.open(os.devnull, "w", name), stream)]
-        convert = f"'ffmpeg -i {shlex.quote(self._opened.name)} -map 0 -c copy -c:a flac converted.mkv'"
-        advice = f"write {extensions[fits[0]]} instead" if fits else f"convert it first, for example with {convert}"
-        raise ValueError(
-            f"{self._target.format.name} cannot hold {stream.type} stream {stream.index} "
-            f"({containers.codec_name(stream)}); {advice}. Received: path={self._target.name!r}"
+    def _refusal(self, lost: list[Stream], others: list[Stream]) -> str:
+        fits = holding.holders(others)
+        if fits:
+            advice = f"write {fits[0]} instead"
+        elif any(not holding.holders([stream]) for stream in lost):
+            name = shlex.quote(self._opened.name)
+            advice = f"convert it first, for example with 'ffmpeg -i {name} -map 0 -c copy -c:a flac converted.mkv'"
+        else:
+            advice = "no container here holds all that the file has"
+        return (
+            f"{self._target.format.name} cannot hold {', '.join(map(holding.describe, lost))}; {advice}, or leave out "
+            f"what it cannot hold with drop=True (--drop). Received: path={self._target.name!r}"
         )
 
     def _read(self) -> Iterator[Packet[Stream]]:
@@ -119,18 +142,20 @@ class StreamCopies:
                 packet = next(packets)
             except (StopIteration, av.FFmpegError):
                 return
-            if packet.size and packet.stream.disposition & Disposition.attached_pic:
+            # PyAV ends each stream with an empty packet.
+            if not packet.size:
+                continue
+            if packet.stream.disposition & Disposition.attached_pic:
                 # Cover pictures come without times.
                 packet.pts = packet.dts = 0
-            # PyAV ends each stream with an empty packet; muxers want a decoding time.
-            if packet.dts is not None and packet.size:
-                yield packet
+            self._clocks[packet.stream_index].complete(packet)
+            yield packet
 
 
 def tags(holder: InputContainer | Stream) -> dict[str, str]:
     """The tags of a file or a stream that are true of a copy too."""
     return {
-        name: value
+        name: containers.text(value)
         for name, value in holder.metadata.items()
         if name.lower().split("-")[0] not in _STALE_TAGS and not name.startswith("_STATISTICS")
     }
@@ -145,14 +170,6 @@ def _picture(source: Source, index: int) -> bytes:
     return b""
 
 
-def _can_hold(target: OutputContainer, stream: Stream) -> bool:
-    name = target.format.name
-    if stream.codec_context is None:
-        # Fonts and the like; data tracks (timecode, chapters, telemetry) belong to the format that wrote them.
-        return isinstance(stream, AttachmentStream) and name == "matroska"
-    codec = stream.codec_context.codec
-    if name == "mpegts":
-        # This muxer takes any codec, and files what it does not know as private data that no player finds.
-        return stream.type == "video" or bool({codec.name, codec.canonical_name} & _MPEGTS_CODECS)
-    supported = target.supported_codecs
-    return codec.name in supported or codec.canonical_name in supported
+def _left_out(stream: Stream) -> str:
+    fits = holding.holders([stream])
+    return f"{holding.describe(stream)}, which {' or '.join(fits) if fits else 'no container here'} can hold"

@@ -136,7 +136,7 @@ def probe(source: Source) -> VideoInfo:
             interlaced=bool(first and first.interlaced_frame),
             video_streams=count,
             others=others,
-            metadata=dict(container.metadata),
+            metadata={name: containers.text(value) for name, value in container.metadata.items()},
         )
 
 

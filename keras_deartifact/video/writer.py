@@ -7,6 +7,8 @@ import contextlib
 import os
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import islice
+from math import lcm
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -20,12 +22,17 @@ from av.video.format import VideoFormat
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
-from keras_deartifact.video import containers
+from keras_deartifact.video import containers, holding
 from keras_deartifact.video.copies import StreamCopies, tags
 
 _FORMAT_NAMES = {"mkv": "matroska", "mka": "matroska", "ts": "mpegts", "m2ts": "mpegts", "m4v": "mp4"}
 # These refuse an odd number of pixels where two share a chroma sample. Others encode the incomplete one.
 _WHOLE_CHROMA = frozenset(("libx264", "libx265", "libsvtav1"))
+
+_INT_MAX = 2**31 - 1
+
+# So many frames are looked at for closed captions.
+_LOOK_FRAMES = 24
 
 
 class VideoWriter:
@@ -43,10 +50,11 @@ class VideoWriter:
     source's if the encoder has it, else the nearest that loses no depth and no chroma: x264 and x265 have no 4:2:0 of
     odd sizes, which become 4:4:4. MP4 and MOV hold any time base exactly; Matroska rounds to its milliseconds and
     MPEG-TS to 1/90000 s. Neither holds times below zero, such as the start of AAC in MP4: all streams then move later
-    together, and stay in step. AAC changes its packet headers between MPEG-TS and the others, as the formats demand.
+    together, and stay in step. Audio in MP4 and MOV begins at the sample (`clock.py`). AAC changes its packet headers
+    between MPEG-TS and the others, as the formats demand. Closed captions go on in H.264 and H.265.
 
     Attributes:
-        skipped: descriptions of data streams and attachments that the target cannot hold.
+        skipped: descriptions of what the target cannot hold and is left out; complete before the first frame.
     """
 
     def __init__(
@@ -60,6 +68,7 @@ class VideoWriter:
         options: Mapping[str, str] | None = None,
         threads: int | None = None,
         container_format: str | None = None,
+        drop: bool = False,
     ) -> None:
         """Opens both files and checks that the target can hold every stream, before anything is written.
 
@@ -72,10 +81,11 @@ class VideoWriter:
             options: further encoder options.
             threads: encoder threads; the encoder decides if None.
             container_format: ffmpeg's name or the extension of the format, where `path` has no telling extension.
+            drop: leave out, and name in `skipped`, the streams that the target cannot hold.
 
         Raises:
-            ValueError: an unknown format or encoder; an audio or subtitle stream or a pixel format that the target
-                cannot hold; `path` is `source`.
+            ValueError: an unknown format or encoder; a pixel format or, without `drop`, a stream that the target cannot
+                hold; `path` is `source`.
             FileNotFoundError: there is no such source, or no such folder.
         """
         if Path(path).exists() and Path(path).samefile(source):
@@ -87,23 +97,31 @@ class VideoWriter:
             self._main = containers.main_video(self._input, source)
             with containers.open_input(source) as look:
                 stream = containers.main_video(look, source)
-                first = containers.first_frame(look, stream)
+                begin = list(islice(containers.decodable(look, stream), _LOOK_FRAMES))
+                first = begin[0] if begin else None
                 if first is None:
                     raise ValueError(
                         f"source must hold a frame that decodes. Received: source={containers.label(source)}"
                     )
                 self._output = self._open_output(path)
-                self._output.metadata.update(tags(self._input))
+                lost_tags = self._set_tags()
                 self._video = self._add_video(stream, first, codec, threads)
             supported = {option.name for option in self._video.codec_context.supported_options.private}
-            knobs = {"crf": str(crf), "preset": preset}
+            # libx265 alone leaves captions out unless asked.
+            knobs = {"crf": str(crf), "preset": preset, "a53cc": "1"}
             if codec == "libx265":
                 knobs["x265-params"] = "log-level=error"
             chosen = {name: value for name, value in knobs.items() if name in supported}
             self._video.codec_context.options = chosen | dict(options or {})
-            self._copies = StreamCopies(source, self._input, self._main, self._output)
-            self.skipped = self._copies.skipped
+            self._copies = StreamCopies(source, self._input, self._main, self._output, drop)
+            self.skipped = self._copies.skipped + [f"tag {name!r}, which .mkv can hold" for name in lost_tags]
+            self._captions = "a53cc" in supported
+            if not self._captions and any(_has_captions(frame) for frame in begin):
+                self.skipped.append("closed captions, which libx264 and libx265 can hold")
             if chapters := self._input.chapters():
+                for chapter in chapters:
+                    named = chapter["metadata"].items()
+                    chapter["metadata"] = {name: containers.text(value) for name, value in named}
                 self._output.set_chapters(chapters)
             self._last: int | None = None
             self._size = (first.width, first.height)
@@ -133,12 +151,13 @@ class VideoWriter:
                 self._copies.mux_until(None)
                 self._output.close()
 
-    def write(self, frame: av.VideoFrame) -> None:
+    def write(self, frame: av.VideoFrame, decoded: av.VideoFrame | None = None) -> None:
         """Encodes one frame, at its own presentation time.
 
         Args:
             frame: of the source's size and pixel format, with `pts` after the last one's, in the source's time base or
                 one that converts to it exactly.
+            decoded: the frame that it was made from, whose closed captions it gets; overwritten if it has any.
 
         Raises:
             ValueError: the size, the format or the time differ from that.
@@ -157,6 +176,8 @@ class VideoWriter:
                 f"Received: pts={frame.pts}, time_base={frame.time_base}"
             )
         self._last = int(ticks)
+        if decoded is not None and decoded is not frame and self._captions and _has_captions(decoded):
+            frame = _within(decoded, frame)
         # A decoded frame remembers its picture type, and encoders take it as an order.
         kind, frame.pict_type = frame.pict_type, PictureType.NONE
         try:
@@ -168,7 +189,7 @@ class VideoWriter:
     def _open_output(self, path: str | os.PathLike[str]) -> OutputContainer:
         name = os.fspath(path)
         try:
-            output = av.open(name, "w", format=self._container_format)
+            output = av.open(name, "w", format=self._container_format, metadata_errors="replace")
         except ValueError as error:
             raise ValueError(
                 f"path must end in a video extension such as .mkv or .mp4, or container_format must name one. "
@@ -196,8 +217,7 @@ class VideoWriter:
         self._time_base = containers.time_base(stream)
         if self._output.format.name in ("mp4", "mov"):
             # The edit list, which holds the start, counts in these units; the muxer's own are milliseconds.
-            scale = self._time_base.denominator
-            self._output.container_options["movie_timescale"] = str(scale * -(-1000 // scale))
+            self._output.container_options["movie_timescale"] = str(self._movie_timescale())
         context.time_base = video.time_base = self._time_base
         if stream.sample_aspect_ratio:
             context.sample_aspect_ratio = stream.sample_aspect_ratio
@@ -206,17 +226,60 @@ class VideoWriter:
         if threads is not None:
             context.thread_count = threads
         video.metadata.update(tags(self._main))
+        if "language" in video.metadata:
+            video.metadata["language"] = holding.language(self._output.format.name, video.metadata["language"])
+        timecodes = [other for other in self._input.streams if holding.is_timecode(other)]
+        for name in ("timecode", "reel_name") if timecodes else ():
+            if name in timecodes[0].metadata:
+                video.metadata.setdefault(name, containers.text(timecodes[0].metadata[name]))
         video.disposition = self._main.disposition
         turn = cast("Mapping[str, Any]", first.side_data).get("DISPLAYMATRIX")
         if turn is not None:
             video.set_display_matrix(np.frombuffer(memoryview(turn), np.int32).tolist())
         return video
 
+    def _set_tags(self) -> list[str]:
+        """Gives the file's tags to the target, and returns the names of those that it cannot hold."""
+        found = tags(self._input)
+        cover = any(containers.is_picture(each) for each in self._input.streams.video)
+        options, lost = holding.tag_options(self._output.format.name, found, cover)
+        self._output.container_options.update(options)
+        self._output.metadata.update(found)
+        return lost
+
+    def _movie_timescale(self) -> int:
+        """Units a second in which starts count: whole ones for every frame of video and every sample of audio."""
+        scale = self._time_base.denominator
+        scale *= -(-1000 // scale)
+        rates = [each.codec_context.sample_rate for each in self._input.streams.audio if each.codec_context is not None]
+        exact = lcm(scale, *(rate for rate in rates if rate))
+        return exact if exact <= _INT_MAX else _INT_MAX // scale * scale
+
     def _mux(self, packets: list[Packet[Any]]) -> None:
         for packet in packets:
             if packet.dts is not None:
                 self._copies.mux_until(packet.dts * Fraction(packet.time_base))
             self._output.mux_one(packet)
+
+
+def _has_captions(frame: av.VideoFrame) -> bool:
+    return cast("Mapping[str, Any]", frame.side_data).get("A53_CC") is not None
+
+
+def _within(decoded: av.VideoFrame, frame: av.VideoFrame) -> av.VideoFrame:
+    """The decoded frame, which alone can hold its captions in PyAV, with the picture and times of another."""
+    decoded.make_writable()
+    for old, new in zip(decoded.planes, frame.planes, strict=True):
+        stride = min(old.line_size, new.line_size)
+        lines = [
+            np.frombuffer(memoryview(plane), np.uint8)[: plane.height * plane.line_size].reshape(-1, plane.line_size)
+            for plane in (old, new)
+        ]
+        lines[0][:, :stride] = lines[1][:, :stride]
+    decoded.pts, decoded.duration = frame.pts, frame.duration
+    if frame.time_base is not None:
+        decoded.time_base = frame.time_base
+    return decoded
 
 
 def _close_quietly(container: OutputContainer) -> None:
