@@ -40,7 +40,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _image(path: str | os.PathLike[str]) -> dict[str, Any]:
-    still = stills.read(path)
+    still = stills.read(path, inks=True)
     height, width = still.pixels.shape[:2]
     values: dict[str, Any] = {
         "format": still.format,

@@ -34,7 +34,7 @@ def measure(
         subjects: of `load`; the first is what the others are compared with. Whole runs are of those that
             `subjects.running` chooses.
         source: a clip, which is scaled to each size.
-        restore_frames: that of `restore.py`, which is of the same layer as this package.
+        restore_frames: that of `restore`, which is of the same layer as this package.
         restore_video: likewise; another process has to be able to import it.
         settings: how much.
         threads: of the engines; one for each processor by default.

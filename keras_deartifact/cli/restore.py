@@ -85,6 +85,12 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         "is a picture which this file can have been made from: recompressed in the same way it gives the same "
         "coefficients. With a folder as input, other files are restored without it",
     )
+    parser.add_argument(
+        "--drop",
+        action="store_true",
+        help="leave out, and name before work starts, what the output's container cannot hold of a video; without this "
+        "such a video is refused, with the container that can hold it",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.set_defaults(run=_restore)
 
@@ -175,7 +181,9 @@ def _restore_file(
         options |= {"quality": arguments.quality, "bits": arguments.bits}
         image = restore.restore_image(restorer, source, target, within_quantisation=within, **options)
         return f"{target}: {_image_summary(image)}", None
-    options |= {"codec": arguments.codec, "crf": arguments.crf, "preset": arguments.preset}
+    options |= {"codec": arguments.codec, "crf": arguments.crf, "preset": arguments.preset, "drop": arguments.drop}
+    name = f"{source}: " if arguments.input.is_dir() else ""
+    options["notice"] = lambda line: console.say(f"{name}left out: {line}")
     with console.progress(frame_count(source), source.name) as step_to:
         report = restore.restore_video(restorer, source, target, progress=step_to, **options)
     return f"{target}: {_summary(report)}", report.broken

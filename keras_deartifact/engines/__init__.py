@@ -5,7 +5,7 @@ A `Restorer` is a function `(frames, quantiser_map) -> frames`:
 - frames uint8 `(n, height, width, 3)` RGB, or float32 of the same shape in `[0, 1]`; the result has the same shape and
   dtype, uint8 rounded and clipped, float32 as the network gives it;
 - quantiser_map float32 `(n, height / 16, width / 16)` log2 steps, or None for `quantiser.DEFAULT_LOG2_STEP`;
-- height and width are multiples of 16: padding and tiling are the caller's (`restore.py`). A model that takes frames of
+- height and width are multiples of 16: padding and tiling are the caller's (`restore`). A model that takes frames of
   one size only says so in the attribute `tile`, `(height, width)`, and refuses others.
 
 A model file whose images have one channel is a luma-only network; its `Restorer` takes and returns RGB all the same:

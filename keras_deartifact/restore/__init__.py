@@ -1,0 +1,37 @@
+"""Restoring: frames, picture files and video files through a `Restorer`, whatever runs it (`engines`).
+
+`restore_frames` pads and tiles. `restore_image` and `restore_video` make a restored copy of a file that keeps all but
+the pixels. The copy is written under a hidden temporary name beside its target and gets its name when it is complete:
+a run that fails or is interrupted leaves nothing behind, and the source is only ever read.
+"""
+
+from keras_deartifact.restore.frames import MARGIN, TILE, WHOLE_PIXELS, margin_of_tile, restore_frames
+from keras_deartifact.restore.pictures import JPEG_MARGIN, STILL_SHARE, ImageReport, restore_image
+from keras_deartifact.restore.videos import (
+    EARLIER_LOG2_STEP,
+    MPEG_SHARE,
+    PREDICT_EVERY,
+    VIDEO_MARGIN,
+    VIDEO_SHARE,
+    VideoReport,
+    restore_video,
+)
+
+__all__ = [
+    "EARLIER_LOG2_STEP",
+    "JPEG_MARGIN",
+    "MARGIN",
+    "MPEG_SHARE",
+    "PREDICT_EVERY",
+    "STILL_SHARE",
+    "TILE",
+    "VIDEO_MARGIN",
+    "VIDEO_SHARE",
+    "WHOLE_PIXELS",
+    "ImageReport",
+    "VideoReport",
+    "margin_of_tile",
+    "restore_frames",
+    "restore_image",
+    "restore_video",
+]
