@@ -20,8 +20,12 @@ _ADVICE = {
 
 
 def say(line: str) -> None:
-    """Prints a line to stderr."""
-    print(f"deartifact: {line}", file=sys.stderr, flush=True)
+    """Prints a line to stderr, above a progress bar where there is one."""
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is not None and sys.stderr.isatty():
+        tqdm.tqdm.write(f"deartifact: {line}", file=sys.stderr)
+    else:
+        print(f"deartifact: {line}", file=sys.stderr, flush=True)
 
 
 def show(line: str) -> None:

@@ -116,6 +116,14 @@ def codec_name(stream: Stream) -> str | None:
     return stream.name
 
 
+def first_time(container: InputContainer) -> Fraction:
+    """The time in seconds at which the first stream of sound or pictures begins; 0 where none says."""
+    streams = [*container.streams.video, *container.streams.audio]
+    return min(
+        (each.start_time * time_base(each) for each in streams if each.start_time is not None), default=Fraction(0)
+    )
+
+
 def text(value: str) -> str:
     """What a tag says: UTF-8, or Windows-1252 where old programs wrote that."""
     try:

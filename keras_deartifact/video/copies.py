@@ -35,7 +35,13 @@ class StreamCopies:
     """
 
     def __init__(
-        self, source: Source, opened: InputContainer, main: VideoStream, target: OutputContainer, drop: bool = False
+        self,
+        source: Source,
+        opened: InputContainer,
+        main: VideoStream,
+        target: OutputContainer,
+        drop: bool = False,
+        earlier: Fraction = Fraction(0),
     ) -> None:
         """Adds the streams with their tags to the target, which must hold the video already.
 
@@ -49,12 +55,14 @@ class StreamCopies:
             target: the container to write.
             drop: leave out what the target cannot hold. Data streams that no container here can hold are left out in
                 any case.
+            earlier: seconds by which all packets move to the front.
 
         Raises:
             ValueError: the target cannot hold a stream, and `drop` is False.
         """
         self._opened = opened
         self._target = target
+        self._earlier = earlier
         self._copies: dict[int, Stream] = {}
         self._clocks: dict[int, Clock] = {}
         chapters = bool(opened.chapters())
@@ -149,6 +157,9 @@ class StreamCopies:
                 # Cover pictures come without times.
                 packet.pts = packet.dts = 0
             self._clocks[packet.stream_index].complete(packet)
+            ticks = round(self._earlier / Fraction(packet.time_base))
+            if ticks and packet.pts is not None and packet.dts is not None:
+                packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
             yield packet
 
 

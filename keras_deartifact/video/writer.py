@@ -31,6 +31,9 @@ _WHOLE_CHROMA = frozenset(("libx264", "libx265", "libsvtav1"))
 
 _INT_MAX = 2**31 - 1
 
+# Formats in which the first time is where the broadcast, the disc or the camera happened to be.
+_BEGIN_ANYWHERE = frozenset(("mpegts", "mpeg"))
+
 # So many frames are looked at for closed captions.
 _LOOK_FRAMES = 24
 
@@ -50,8 +53,9 @@ class VideoWriter:
     source's if the encoder has it, else the nearest that loses no depth and no chroma: x264 and x265 have no 4:2:0 of
     odd sizes, which become 4:4:4. MP4 and MOV hold any time base exactly; Matroska rounds to its milliseconds and
     MPEG-TS to 1/90000 s. Neither holds times below zero, such as the start of AAC in MP4: all streams then move later
-    together, and stay in step. Audio in MP4 and MOV begins at the sample (`clock.py`). AAC changes its packet headers
-    between MPEG-TS and the others, as the formats demand. Closed captions go on in H.264 and H.265.
+    together, and stay in step. An MPEG stream may begin at any hour: in another container all of it moves together, so
+    that what comes first begins at 0. Audio in MP4 and MOV begins at the sample (`clock.py`). AAC changes its packet
+    headers between MPEG-TS and the others, as the formats demand. Closed captions go on in H.264 and H.265.
 
     Attributes:
         skipped: descriptions of what the target cannot hold and is left out; complete before the first frame.
@@ -113,7 +117,8 @@ class VideoWriter:
                 knobs["x265-params"] = "log-level=error"
             chosen = {name: value for name, value in knobs.items() if name in supported}
             self._video.codec_context.options = chosen | dict(options or {})
-            self._copies = StreamCopies(source, self._input, self._main, self._output, drop)
+            self._earlier = self._shift()
+            self._copies = StreamCopies(source, self._input, self._main, self._output, drop, self._earlier)
             self.skipped = self._copies.skipped + [f"tag {name!r}, which .mkv can hold" for name in lost_tags]
             self._captions = "a53cc" in supported
             if not self._captions and any(_has_captions(frame) for frame in begin):
@@ -180,10 +185,13 @@ class VideoWriter:
             frame = _within(decoded, frame)
         # A decoded frame remembers its picture type, and encoders take it as an order.
         kind, frame.pict_type = frame.pict_type, PictureType.NONE
+        given = frame.pts, frame.time_base
+        frame.pts, frame.time_base = self._last - round(self._earlier / self._time_base), self._time_base
         try:
             packets = self._video.encode(frame)
         finally:
             frame.pict_type = kind
+            frame.pts, frame.time_base = given
         self._mux(packets)
 
     def _open_output(self, path: str | os.PathLike[str]) -> OutputContainer:
@@ -246,6 +254,13 @@ class VideoWriter:
         self._output.container_options.update(options)
         self._output.metadata.update(found)
         return lost
+
+    def _shift(self) -> Fraction:
+        """Seconds by which everything moves to the front."""
+        source, target = self._input.format.name, self._output.format.name
+        if source not in _BEGIN_ANYWHERE or target in _BEGIN_ANYWHERE:
+            return Fraction(0)
+        return containers.first_time(self._input)
 
     def _movie_timescale(self) -> int:
         """Units a second in which starts count: whole ones for every frame of video and every sample of audio."""
