@@ -17,7 +17,7 @@ TEMPORARY_PREFIX = ".deartifact-"
 # ffmpeg takes these for video, too: text as terminal art, playlists that lead elsewhere, still pictures.
 _NO_VIDEO = frozenset("tty hls concat dash image2 lrc".split())
 
-_IMAGE_SUFFIXES = frozenset(stills.WRITE_FORMATS) | {".gif", ".bmp"}
+_IMAGE_SUFFIXES = frozenset(stills.WRITE_FORMATS) | {".gif", ".bmp", ".avif", ".heic"}
 _VIDEO_TARGETS = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts"))
 _VIDEO_SUFFIXES = _VIDEO_TARGETS | set(
     ".avi .mpg .mpeg .m2v .vob .mts .m2ts .wmv .asf .flv .3gp .ogv .divx .rm".split()
@@ -80,12 +80,13 @@ def files_below(folder: StrPath, excluded: StrPath) -> list[Path]:
     return sorted(found)
 
 
-def target_name(source: StrPath, media: str) -> str:
+def target_name(source: StrPath, media: str, bits: int | None = None) -> str:
     """The name of the restored copy of a file in another folder: its own, with an extension that can be written.
 
     Args:
         source: the file.
         media: what `kind` says of it.
+        bits: of a sample of a picture's copy, where that is given; 16 do not fit into every format.
 
     Returns:
         A name. A picture of another kind becomes `.png`, a video `.mkv`, both behind the old extension, so that no two
@@ -93,7 +94,9 @@ def target_name(source: StrPath, media: str) -> str:
     """
     source = Path(source)
     if media == "image":
-        return source.name if source.suffix.lower() in stills.WRITE_FORMATS else source.name + ".png"
+        image_format = stills.WRITE_FORMATS.get(source.suffix.lower())
+        fits = image_format in stills.DEEP_FORMATS if bits == 16 else image_format is not None
+        return source.name if fits else source.name + ".png"
     return source.name if source.suffix.lower() in _VIDEO_TARGETS else source.name + ".mkv"
 
 

@@ -112,6 +112,7 @@ def test_restoring_needs_no_tensorflow(tmp_path, photo):
         ["restore", "a.jpg", "-o", "b.jpg", "--threads", "0"],
         ["restore", "a.jpg", "-o", "b.jpg", "--engine", "steam"],
         ["restore", "a.jpg", "-o", "b.jpg", "--provider", "steam"],
+        ["restore", "a.jpg", "-o", "b.png", "--bits", "12"],
     ],
 )
 def test_wrong_arguments_are_one_line(run, argv):
@@ -285,6 +286,74 @@ def test_a_folder_into_itself_or_a_file(tmp_path, run, restorer, photo):
     assert names(tmp_path) == ["a.jpg"]
 
 
+# Archives.
+
+
+def test_cmyk_is_kept_and_described(tmp_path, run, restorer, photo):
+    Image.fromarray(photo(40, 48)).convert("CMYK").save(tmp_path / "a.jpg", quality=60)
+    code, out, err = run("probe", tmp_path / "a.jpg")
+    assert (code, err) == (0, "")
+    assert "CMYK" in out and "table of component 3" in out
+    assert run("restore", tmp_path / "a.jpg", "-o", tmp_path / "b.jpg")[0] == 0
+    with Image.open(tmp_path / "b.jpg") as new:
+        assert new.mode == "CMYK"
+    code, _, err = run("restore", tmp_path / "a.jpg", "-o", tmp_path / "b.png")
+    assert code == 2 and "expected JPEG or TIFF" in err
+    assert_one_line(err)
+    assert names(tmp_path) == ["a.jpg", "b.jpg"]
+
+
+def test_16_bits_of_a_folder(tmp_path, run, restorer, photo):
+    (tmp_path / "in").mkdir()
+    picture(tmp_path / "in" / "a.jpg", photo)
+    picture(tmp_path / "in" / "b.png", photo)
+    code, _, err = run("restore", tmp_path / "in", "-o", tmp_path / "out", "--bits", "16")
+    assert (code, err) == (0, "")
+    assert names(tmp_path / "out") == ["a.jpg.png", "b.png"]
+    assert all(stills.read(path).pixels.dtype == np.uint16 for path in (tmp_path / "out").iterdir())
+
+
+def test_what_a_container_cannot_hold_is_named_before_work_starts(tmp_path, run, restorer):
+    titles = tmp_path / "a.srt"
+    titles.write_text("1\n00:00:00,040 --> 00:00:00,200\nBonjour\n")
+    plain = clip(tmp_path / "plain.mkv")
+    (tmp_path / "in").mkdir()
+    source = tmp_path / "in" / "a.mkv"
+    with av.open(str(plain)) as old, av.open(str(titles)) as text, av.open(str(source), "w") as new:
+        copies = [new.add_stream_from_template(each.streams[0], opaque=True) for each in (old, text)]
+        new.add_attachment("font.ttf", "application/x-truetype-font", b"not a font")
+        for container, copy in zip((old, text), copies, strict=True):
+            for packet in container.demux():
+                if packet.size:
+                    packet.stream = copy
+                    new.mux(packet)
+    frames = []
+
+    def counting(images, quantiser_map=None):
+        frames.append(len(images))
+        return images
+
+    restorer(counting)
+    code, out, err = run("restore", source, "-o", tmp_path / "b.mp4")
+    assert (code, out) == (2, "")
+    assert_one_line(err)
+    assert "subtitle stream 1 (subrip), attachment stream 2 (font.ttf)" in err
+    assert "write .mkv instead" in err and "--drop" in err and str(tmp_path / "b.mp4") in err
+    # The trial of a network that was loaded.
+    assert frames == [1]
+    code, out, err = run("restore", source, "-o", tmp_path / "b.mp4", "--drop")
+    left_out = [
+        "subtitle stream 1 (subrip), which .mkv can hold",
+        "attachment stream 2 (font.ttf), which .mkv can hold",
+    ]
+    assert code == 0
+    assert err.splitlines() == [f"deartifact: left out: {each}" for each in left_out]
+    assert out.endswith(f"; left out: {', '.join(left_out)}\n")
+    code, out, err = run("restore", source, "-o", tmp_path / "b.mkv")
+    assert (code, err) == (0, "") and "left out" not in out
+    assert [other.kind for other in video.probe(tmp_path / "b.mkv").others] == ["subtitle", "attachment"]
+
+
 # Bad input.
 
 
@@ -296,7 +365,7 @@ def bad_inputs(folder, photo):
     cut(folder / "cut.png", picture(folder / "whole.png", photo), 0.6)
     cut(folder / "index.mp4", clip(folder / "whole.mp4"), 0.6)
     clip(folder / "bgra.mkv", "ffv1", "bgra")
-    Image.fromarray(photo(16, 16)).convert("CMYK").save(folder / "cmyk.jpg")
+    Image.new("LAB", (16, 16)).save(folder / "lab.tif")
     frames = [Image.fromarray(photo(16, 16, seed)) for seed in (0, 1)]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
 
@@ -312,7 +381,7 @@ def bad_inputs(folder, photo):
         ("cut.png", "whole image file"),
         ("index.mp4", "cut off before its index"),
         ("bgra.mkv", "convert it first"),
-        ("cmyk.jpg", "not mode CMYK"),
+        ("lab.tif", "not mode LAB"),
         ("moving.gif", "one still picture"),
     ],
 )

@@ -77,6 +77,14 @@ def test_target_name(name, kind, expected):
     assert files.target_name(name, kind) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("a.jpg", "a.jpg.png"), ("a.webp", "a.webp.png"), ("a.png", "a.png"), ("a.TIF", "a.TIF")]
+)
+def test_target_name_of_16_bits(name, expected):
+    assert files.target_name(name, "image", 16) == expected
+    assert files.target_name(name, "image", 8) == name
+
+
 def test_a_target_gets_its_name_at_the_end(tmp_path, source):
     target = tmp_path / "new.png"
     with files.replacing(source, target, overwrite=False) as temporary:

@@ -76,7 +76,7 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         type=int,
         choices=(8, 16),
         help="of a picture's samples (default: as many as the input has); 16, for PNG and TIFF, keep what the network "
-        "makes finer than 8 can hold",
+        "makes finer than 8 can hold; in a folder as output, other pictures then become .png",
     )
     parser.add_argument(
         "--within-quantisation",
@@ -108,7 +108,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     media = files.kind(source)
     if output.is_dir() or arguments.output.endswith(os.sep):
         output.mkdir(parents=True, exist_ok=True)
-        output = output / files.target_name(source, media)
+        output = output / files.target_name(source, media, arguments.bits)
     files.check_target(source, output, arguments.overwrite)
     line, broken = _restore_file(arguments, load_networks(arguments), source, output, media)
     if broken is not None:
@@ -152,7 +152,7 @@ def _restore_below(
     source, output = arguments.input / name, Path(arguments.output)
     try:
         media = files.kind(source)
-        target = output / name.parent / files.target_name(name, media)
+        target = output / name.parent / files.target_name(name, media, arguments.bits)
         if target.exists() and not arguments.overwrite:
             return "skipped", f"skipped, {target} exists already (--overwrite replaces it)", None
         target.parent.mkdir(parents=True, exist_ok=True)

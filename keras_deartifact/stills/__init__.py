@@ -17,10 +17,11 @@ more than 8 bits, and HEIC, which Pillow does not read.
 """
 
 from keras_deartifact.stills.reading import is_still, read
-from keras_deartifact.stills.still import READ_FORMATS, WRITE_FORMATS, Pixels, Still
+from keras_deartifact.stills.still import DEEP_FORMATS, READ_FORMATS, WRITE_FORMATS, Pixels, Still
 from keras_deartifact.stills.writing import JPEG_QUALITY, in_depth, left_out, read_back, require, write
 
 __all__ = [
+    "DEEP_FORMATS",
     "JPEG_QUALITY",
     "READ_FORMATS",
     "WRITE_FORMATS",

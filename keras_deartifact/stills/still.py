@@ -20,6 +20,9 @@ WRITE_FORMATS = {
     ".tiff": "TIFF",
 }
 
+DEEP_FORMATS = ("PNG", "TIFF")
+"""Of these, the ones that hold 16 bits."""
+
 DEEP_GREY_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_GREY_MODES)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from keras_deartifact import deep_png
 from keras_deartifact.stills import deep_tiff, jpeg_segments, tags
-from keras_deartifact.stills.still import GREY_MODES, WRITE_FORMATS, Pixels, Still
+from keras_deartifact.stills.still import DEEP_FORMATS, GREY_MODES, WRITE_FORMATS, Pixels, Still
 
 _COMMENT, _APP1 = 0xFE, 0xE1
 
@@ -178,7 +178,7 @@ def _compose(pixels: Pixels, template: Still | None, image_format: str) -> Pixel
     if alpha is not None and image_format == "JPEG":
         raise ValueError("expected PNG, WEBP or TIFF for a picture with alpha. Received: format=JPEG")
     if pixels.dtype == np.uint16:
-        if image_format not in ("PNG", "TIFF"):
+        if image_format not in DEEP_FORMATS:
             raise ValueError(f"expected PNG or TIFF for 16 bits. Received: format={image_format}")
         if grey and alpha is not None:
             raise ValueError(f"expected 16-bit grey without alpha. Received: alpha.dtype={alpha.dtype}")
