@@ -486,6 +486,19 @@ def test_what_other_formats_hold_of_a_jpeg(photo, tmp_path):
     assert stills.left_out("a.jpg", png) == ("texts and colour chunks (PNG holds them)",)
 
 
+def test_a_webp_holds_the_resolution_in_exif_alone(photo, tmp_path):
+    picture = Image.fromarray(photo(8, 8))
+    picture.save(tmp_path / "a.png", dpi=(300, 300))
+    missing = ("the resolution (JPEG, PNG and TIFF hold it)",)
+    assert stills.left_out("a.webp", stills.read(tmp_path / "a.png")) == missing
+    tags = Image.Exif()
+    tags[282] = tags[283] = 300.0
+    picture.save(tmp_path / "b.png", dpi=(300, 300), exif=tags)
+    assert stills.left_out("a.webp", stills.read(tmp_path / "b.png")) == ()
+    broken = dataclasses.replace(stills.read(tmp_path / "b.png"), exif=b"Exif\0\0nonsense")
+    assert stills.left_out("a.webp", broken) == missing
+
+
 def test_large_photoshop_resources_span_segments(photo, tmp_path):
     template = dataclasses.replace(stills.read(_full_jpeg(tmp_path / "old.jpg", photo(8, 8))[0]), photoshop=IPTC * 9000)
     stills.write(tmp_path / "new.jpg", template.pixels, template)

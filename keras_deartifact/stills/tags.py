@@ -12,6 +12,7 @@ _DESCRIPTIVE_TAGS = (269, 270, 271, 272, 274, 285, 305, 306, 315, 316, 318, 319,
 _EXIF_DIRECTORIES = (0x8769, 0x8825)
 _EXIF_HEADER = b"Exif\x00\x00"
 _PHOTOSHOP = 34377
+_X_RESOLUTION = 282
 
 
 def exif(image: Image.Image) -> bytes | None:
@@ -47,6 +48,17 @@ def dpi(image: Image.Image) -> tuple[float, float] | None:
     across, down = (float(each) for each in image.info.get("dpi", (0, 0)))
     # Broken headers hold 0, and a rational with denominator 0 is NaN.
     return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
+
+
+def states_resolution(block: bytes | None) -> bool:
+    """Whether an EXIF block holds the resolution; a broken one does not."""
+    tags = Image.Exif()
+    try:
+        tags.load(block or b"")
+    except Exception:
+        # Pillow lets out SyntaxError, struct.error, ...
+        return False
+    return _X_RESOLUTION in tags
 
 
 def photoshop(image: Image.Image) -> bytes | None:

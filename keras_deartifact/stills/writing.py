@@ -94,6 +94,9 @@ def left_out(path: str | os.PathLike[str], template: Still) -> tuple[str, ...]:
         "IPTC and other Photoshop resources (JPEG, PNG and TIFF hold them)": template.photoshop is not None
         and image_format == "WEBP",
         "the comment (JPEG and PNG hold it)": _COMMENT in markers and image_format in ("WEBP", "TIFF"),
+        "the resolution (JPEG, PNG and TIFF hold it)": template.dpi is not None
+        and image_format == "WEBP"
+        and not tags.states_resolution(template.exif),
         "extended XMP (JPEG holds it)": extended and image_format != "JPEG",
         "application segments (JPEG holds them)": bool(others) and image_format != "JPEG",
         "texts and colour chunks (PNG holds them)": bool(template.chunks) and image_format != "PNG",
