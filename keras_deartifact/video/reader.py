@@ -95,7 +95,7 @@ def macroblock_qp(frame: av.VideoFrame) -> npt.NDArray[np.float32] | None:
 def read_frames(source: Source, quantisers: bool = True) -> Iterator[Frame]:
     """Decodes the main video stream, one frame at a time, in presentation order.
 
-    The main stream is ffmpeg's best one that is not a cover picture.
+    The main stream is the one marked as the default, else the one of the largest picture.
 
     A frame's time is its pts. AVI holds none, and what ffmpeg makes up there is wrong for H.264 and for packed
     B-frames; some MP4 files have decoding times in their place. So in AVI, and where the pts of the first frames go

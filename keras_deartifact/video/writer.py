@@ -18,16 +18,13 @@ import numpy as np
 from av.codec.codec import Codec
 from av.container import OutputContainer
 from av.packet import Packet
-from av.video.format import VideoFormat
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
-from keras_deartifact.video import containers, holding
+from keras_deartifact.video import captions, containers, holding, pixel_formats
 from keras_deartifact.video.copies import StreamCopies, tags
 
 _FORMAT_NAMES = {"mkv": "matroska", "mka": "matroska", "ts": "mpegts", "m2ts": "mpegts", "m4v": "mp4"}
-# These refuse an odd number of pixels where two share a chroma sample. Others encode the incomplete one.
-_WHOLE_CHROMA = frozenset(("libx264", "libx265", "libsvtav1"))
 
 _INT_MAX = 2**31 - 1
 
@@ -121,7 +118,7 @@ class VideoWriter:
             self._copies = StreamCopies(source, self._input, self._main, self._output, drop, self._earlier)
             self.skipped = self._copies.skipped + [f"tag {name!r}, which .mkv can hold" for name in lost_tags]
             self._captions = "a53cc" in supported
-            if not self._captions and any(_has_captions(frame) for frame in begin):
+            if not self._captions and any(captions.has_captions(frame) for frame in begin):
                 self.skipped.append("closed captions, which libx264 and libx265 can hold")
             if chapters := self._input.chapters():
                 for chapter in chapters:
@@ -181,8 +178,8 @@ class VideoWriter:
                 f"Received: pts={frame.pts}, time_base={frame.time_base}"
             )
         self._last = int(ticks)
-        if decoded is not None and decoded is not frame and self._captions and _has_captions(decoded):
-            frame = _within(decoded, frame)
+        if decoded is not None and decoded is not frame and self._captions and captions.has_captions(decoded):
+            frame = captions.with_picture(decoded, frame)
         # A decoded frame remembers its picture type, and encoders take it as an order.
         kind, frame.pict_type = frame.pict_type, PictureType.NONE
         given = frame.pts, frame.time_base
@@ -221,7 +218,7 @@ class VideoWriter:
             raise ValueError(f"codec must be a video encoder. Received: codec={codec!r}")
         context = video.codec_context
         context.width, context.height = first.width, first.height
-        context.pix_fmt = _encodable(first, encoder)
+        context.pix_fmt = pixel_formats.encodable(first, encoder)
         self._time_base = containers.time_base(stream)
         if self._output.format.name in ("mp4", "mov"):
             # The edit list, which holds the start, counts in these units; the muxer's own are milliseconds.
@@ -277,72 +274,7 @@ class VideoWriter:
             self._output.mux_one(packet)
 
 
-def _has_captions(frame: av.VideoFrame) -> bool:
-    return cast("Mapping[str, Any]", frame.side_data).get("A53_CC") is not None
-
-
-def _within(decoded: av.VideoFrame, frame: av.VideoFrame) -> av.VideoFrame:
-    """The decoded frame, which alone can hold its captions in PyAV, with the picture and times of another."""
-    decoded.make_writable()
-    for old, new in zip(decoded.planes, frame.planes, strict=True):
-        stride = min(old.line_size, new.line_size)
-        lines = [
-            np.frombuffer(memoryview(plane), np.uint8)[: plane.height * plane.line_size].reshape(-1, plane.line_size)
-            for plane in (old, new)
-        ]
-        lines[0][:, :stride] = lines[1][:, :stride]
-    decoded.pts, decoded.duration = frame.pts, frame.duration
-    if frame.time_base is not None:
-        decoded.time_base = frame.time_base
-    return decoded
-
-
 def _close_quietly(container: OutputContainer) -> None:
     # After a failure the trailer may not be writable; the error that led here is the one to report.
     with contextlib.suppress(av.FFmpegError):
         container.close()
-
-
-def _encodable(first: av.VideoFrame, encoder: Codec) -> str:
-    """The encoder's nearest pixel format that loses neither depth nor chroma samples nor range."""
-    pix_fmt = first.format.name
-    offered = [offer.name for offer in encoder.video_formats or []]
-    if encoder.name in _WHOLE_CHROMA:
-        offered = [name for name in offered if _divides(VideoFormat(name, first.width, first.height))]
-    if pix_fmt in offered or not offered:
-        return pix_fmt
-    wanted = VideoFormat(pix_fmt, 16, 16)
-    depth = wanted.components[0].bits
-    grey, alpha = len(wanted.components) == 1, any(component.is_alpha for component in wanted.components)
-    fits = []
-    for name in offered:
-        offer = VideoFormat(name, 16, 16)
-        kept = (
-            offer.is_rgb == wanted.is_rgb
-            and offer.components[0].bits >= depth
-            and name.startswith("yuvj") == pix_fmt.startswith("yuvj")
-            and (not alpha or any(component.is_alpha for component in offer.components))
-            and not offer.is_big_endian
-            and not offer.has_palette
-        )
-        if kept and not wanted.is_rgb and not grey:
-            kept = (
-                len(offer.components) >= 3
-                and offer.chroma_width() >= wanted.chroma_width()
-                and offer.chroma_height() >= wanted.chroma_height()
-            )
-        if kept:
-            fits.append((offer.bits_per_pixel, name))
-    if not fits:
-        raise ValueError(
-            f"{encoder.name} must take {pix_fmt} or a finer pixel format; it has {', '.join(offered)}. Choose another "
-            f"codec, such as libx265 for 12 bits or ffv1 for RGB. Received: pix_fmt={pix_fmt!r}, size={first.width}x"
-            f"{first.height}, codec={encoder.name!r}"
-        )
-    return min(fits)[1]
-
-
-def _divides(offer: VideoFormat) -> bool:
-    """Whether every chroma sample of a picture stands for as many whole pixels."""
-    chroma = offer.chroma_width(), offer.chroma_height()
-    return offer.width % chroma[0] == 0 and offer.height % chroma[1] == 0
