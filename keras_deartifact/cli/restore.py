@@ -83,7 +83,8 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         action="store_true",
         help="of a JPEG: bring the result into the intervals that the file's own quantisation leaves open, so that it "
         "is a picture which this file can have been made from: recompressed in the same way it gives the same "
-        "coefficients. With a folder as input, files of other formats are restored without it",
+        "coefficients, of fine steps nearly all. With a folder as input, files of other formats are restored without "
+        "it",
     )
     parser.add_argument(
         "--drop",
