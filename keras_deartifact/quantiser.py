@@ -19,6 +19,7 @@ __all__ = [
     "coarser",
     "constant_map",
     "estimated_jpeg_quality",
+    "is_coarser",
     "jpeg_quality_log2_step",
     "jpeg_quality_table",
     "jpeg_table_log2_step",
@@ -181,10 +182,24 @@ def log2_step_from_qp(qp: FloatArray, codec: str) -> FloatArray:
     return np.clip(log2_steps, MINIMUM_LOG2_STEP, MAXIMUM_LOG2_STEP).astype(np.float32)
 
 
+def is_coarser(stated: float, predicted: float, margin: float, least: float = MINIMUM_LOG2_STEP) -> bool:
+    """Returns whether a prediction says that a picture was compressed harder before than its file states.
+
+        predicted > maximum(stated + margin, least)
+
+    Args:
+        stated: log2 step.
+        predicted: log2 step.
+        margin: by which a prediction has to be coarser; predictions are not exact.
+        least: log2 step up to which a prediction never counts.
+    """
+    return predicted > max(stated + margin, least)
+
+
 def coarser(stated: FloatArray, predicted: FloatArray, margin: float, least: float = MINIMUM_LOG2_STEP) -> FloatArray:
     """Returns what a file states, but where its pixels show that they were compressed harder before.
 
-        result = maximum(stated, predicted) if median(predicted) > maximum(median(stated) + margin, least), else stated
+        result = maximum(stated, predicted) if is_coarser(median(stated), median(predicted), ...), else stated
 
     A second compression hides the first one's quantiser: the file states the last. Medians are compared, since a
     prediction hardly varies within a picture.
@@ -192,13 +207,13 @@ def coarser(stated: FloatArray, predicted: FloatArray, margin: float, least: flo
     Args:
         stated: log2 steps of a picture's blocks.
         predicted: of the same shape.
-        margin: log2 steps by which a prediction has to be coarser to count; predictions are not exact.
-        least: log2 step up to which a prediction never counts.
+        margin: see `is_coarser`.
+        least: see `is_coarser`.
 
     Returns:
         float32 of the same shape.
     """
-    if np.median(predicted) > max(float(np.median(stated)) + margin, least):
+    if is_coarser(float(np.median(stated)), float(np.median(predicted)), margin, least):
         return np.maximum(stated, predicted).astype(np.float32)
     return stated.astype(np.float32)
 

@@ -222,11 +222,12 @@ def _summary(report: "VideoReport") -> str:
 
 def _quality(stated: float | None, predicted: float | None) -> str:
     """What a file states of its compression, or what its pixels show where that counts."""
-    from keras_deartifact import restore
+    from keras_deartifact import quantiser, restore
 
     shown = "" if predicted is None else f"log2 step {predicted:.2f}, as its pixels show"
     if stated is None:
         return shown
-    if predicted is not None and predicted > stated + restore.JPEG_MARGIN:
+    rule = restore.JPEG_MARGIN, restore.JPEG_EARLIER_LOG2_STEP
+    if predicted is not None and quantiser.is_coarser(stated, predicted, *rule):
         return f"{shown} (the file states {stated:.2f})"
     return f"log2 step {stated:.2f}"

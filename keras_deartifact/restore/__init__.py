@@ -6,7 +6,13 @@ a run that fails or is interrupted leaves nothing behind, and the source is only
 """
 
 from keras_deartifact.restore.frames import MARGIN, TILE, WHOLE_PIXELS, margin_of_tile, restore_frames
-from keras_deartifact.restore.pictures import JPEG_MARGIN, STILL_SHARE, ImageReport, restore_image
+from keras_deartifact.restore.pictures import (
+    JPEG_EARLIER_LOG2_STEP,
+    JPEG_MARGIN,
+    STILL_SHARE,
+    ImageReport,
+    restore_image,
+)
 from keras_deartifact.restore.videos import (
     EARLIER_LOG2_STEP,
     MPEG_SHARE,
@@ -19,6 +25,7 @@ from keras_deartifact.restore.videos import (
 
 __all__ = [
     "EARLIER_LOG2_STEP",
+    "JPEG_EARLIER_LOG2_STEP",
     "JPEG_MARGIN",
     "MARGIN",
     "MPEG_SHARE",

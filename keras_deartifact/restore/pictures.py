@@ -18,6 +18,11 @@ JPEG_MARGIN = 0.5
 
 Predictions exceed the truth by 0.04 at the 95th percentile, and by 0.77 at worst (LIVE1, qualities 10 to 98)."""
 
+JPEG_EARLIER_LOG2_STEP = 3.5
+"""How coarse a JPEG has to look to count as compressed harder before: up to here, drawings may look the same.
+
+It is the step of quality 64."""
+
 STILL_SHARE = 0.8
 """Of the quantiser's error that a still picture may change by, see `limit`."""
 
@@ -100,7 +105,7 @@ def restore_image(
         log2_step = quantiser.jpeg_table_log2_step(still.jpeg_tables[0]) if still.jpeg_tables else None
         stated = None if log2_step is None else quantiser.constant_map(height, width, log2_step)
         predicted = None if predictor is None else predictor(image.to_float(still.pixels)[None])[0]
-        maps = known_map(stated, predicted, (height, width), JPEG_MARGIN)[None]
+        maps = known_map(stated, predicted, (height, width), JPEG_MARGIN, JPEG_EARLIER_LOG2_STEP)[None]
         template = stills.in_depth(still, np.dtype(f"uint{depth}"))
         # Rounded to the target's depth only at the end, where that is finer, or the projection follows.
         exact = coefficients is not None or depth > 8 * still.pixels.itemsize
