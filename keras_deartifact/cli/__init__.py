@@ -8,9 +8,10 @@ when it is needed.
 
 import argparse
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from keras_deartifact import __version__, console
+from keras_deartifact import __version__, bounds, console
 from keras_deartifact.cli import bench, compare, demo, models, probe, restore, server, study
 from keras_deartifact.cli.common import EXIT_CODES, FAILED, INTERRUPTED, Parser, at_least_one
 
@@ -31,9 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), bounds.allowing(getattr(arguments, "max_pixels", None)):
             # Pillow's, about pictures above 89 megapixels, which are what an archive holds.
             warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
+            # Of what else Pillow warns is wrong with the file.
+            warnings.filterwarnings("always", category=UserWarning, module="PIL")
+            shown = warnings.showwarning
+            warnings.showwarning = lambda *warning: _show(shown, *warning)
             code: int = arguments.run(arguments)
         return code
     except KeyboardInterrupt:
@@ -46,6 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+def _show(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], file: str, *more: Any) -> None:
+    """Says a warning of Pillow's in one line, and shows others as Python does."""
+    if category is UserWarning and "PIL" in file:
+        console.say(f"warning: {' '.join(str(message).split())}")
+    else:
+        otherwise(message, category, file, *more)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="deartifact",
@@ -55,6 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"deartifact {__version__}")
     common = Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show Python's traceback of every error")
+    reading = Parser(add_help=False)
+    reading.add_argument(
+        "--max-pixels",
+        type=at_least_one,
+        metavar="N",
+        help="refuse pictures and videos of more pixels, whose few bytes may unpack to more than the memory holds "
+        f"(default: {bounds.PICTURE_PIXELS} for a picture, {bounds.FRAME_PIXELS} for a frame of a video)",
+    )
     model = Parser(add_help=False)
     model.add_argument(
         "--model",
@@ -83,9 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     server.add_flags(model)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    restore.add(commands.add_parser, [common, model])
-    probe.add(commands.add_parser, [common])
-    compare.add(commands.add_parser, [common])
+    restore.add(commands.add_parser, [common, reading, model])
+    probe.add(commands.add_parser, [common, reading])
+    compare.add(commands.add_parser, [common, reading])
     demo.add(commands.add_parser, [common, model])
     models.add(commands.add_parser, [common])
     bench.add(commands.add_parser, [common])

@@ -181,6 +181,8 @@ def _restore_file(
         within = arguments.within_quantisation and (not arguments.input.is_dir() or _is_jpeg(source))
         options |= {"quality": arguments.quality, "bits": arguments.bits}
         image = restore.restore_image(restorer, source, target, within_quantisation=within, **options)
+        for remark in image.remarks:
+            console.say(f"warning: {source}: {remark}")
         return f"{target}: {_image_summary(image)}", None
     options |= {"codec": arguments.codec, "crf": arguments.crf, "preset": arguments.preset, "drop": arguments.drop}
     name = f"{source}: " if arguments.input.is_dir() else ""

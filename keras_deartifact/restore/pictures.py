@@ -43,6 +43,7 @@ class ImageReport:
         inside: share of the source's DCT coefficients that recompressing the result gives back; None unless it was to
             stay within the quantisation.
         left_out: what belongs to the source and the target's format does not hold.
+        remarks: what the decoder found wrong with the source and went on past.
     """
 
     width: int
@@ -52,6 +53,7 @@ class ImageReport:
     predicted_log2_step: float | None
     inside: float | None = None
     left_out: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def restore_image(
@@ -135,7 +137,7 @@ def restore_image(
         stills.write(temporary, restored, template, quality=quality)
     median = None if predicted is None else float(np.median(predicted))
     seconds = time.perf_counter() - started
-    return ImageReport(width, height, seconds, log2_step, median, inside, stills.left_out(target, still))
+    return ImageReport(width, height, seconds, log2_step, median, inside, stills.left_out(target, still), still.remarks)
 
 
 def _depth(still: stills.Still, bits: int | None) -> int:

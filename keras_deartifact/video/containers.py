@@ -3,16 +3,30 @@
 PyAV 18 gives fractions for rates and time bases, 19 its own `AVRational`: they become `Fraction` here.
 """
 
+# PyAV's Packet is generic in its stubs alone, so annotations must not be evaluated.
+from __future__ import annotations
+
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition, Stream
+from av.packet import Packet
+from av.stream import AttachmentStream, Disposition, Stream
 from av.video.stream import VideoStream
+
+from keras_deartifact import bounds
+
+# No other file and no address is opened by what a file says.
+_CONTAINER_OPTIONS = {"protocol_whitelist": "file"}
+
+# Packets are as large as the file but for headers, of which some containers leave a part out.
+_TIMES_THE_FILE = 4
+_BYTES_AT_LEAST = 1 << 22
 
 Source = str | os.PathLike[str] | BinaryIO
 
@@ -24,10 +38,17 @@ def open_input(source: Source) -> InputContainer:
         ValueError: it is empty, of no kind that ffmpeg knows, or cut off before its index.
         OSError: the file system does not give it.
     """
-    file = os.fspath(source) if isinstance(source, str | os.PathLike) else source
+    # A whole path, or a name such as `http:a.mp4` would be taken for an address.
+    file = os.path.abspath(source) if isinstance(source, str | os.PathLike) else source
     try:
         # Tags that are not UTF-8 must not stop the work; `text` reads them.
-        return av.open(file, "r", metadata_errors="surrogateescape")
+        return av.open(
+            file,
+            "r",
+            container_options=_CONTAINER_OPTIONS,
+            metadata_errors="surrogateescape",
+            timeout=bounds.READ_SECONDS,
+        )
     except (
         av.error.InvalidDataError,
         av.error.EOFError,
@@ -46,7 +67,7 @@ def main_video(container: InputContainer, source: Source) -> VideoStream:
     Cover pictures are none, nor is what cannot be decoded here.
 
     Raises:
-        ValueError: there is none, or none that can be decoded.
+        ValueError: there is none, none that can be decoded, or its frames are larger than `bounds` allow.
     """
     videos = [video for video in container.streams.video if not is_picture(video)]
     if not videos:
@@ -54,10 +75,20 @@ def main_video(container: InputContainer, source: Source) -> VideoStream:
         raise ValueError(
             f"source must hold a video stream; it holds {', '.join(kinds)} streams. Received: {label(source)}"
         )
+    bound = bounds.frame_pixels()
+    for video in videos:
+        if video.codec_context is not None:
+            video.codec_context.options = {"max_pixels": str(bound)}
     decodable_here = [video for video in videos if video.codec_context is not None]
     if not decodable_here:
         raise ValueError(f"source must hold video that can be decoded here. Received: {label(source)}")
-    return max(decodable_here, key=_prominence)
+    main = max(decodable_here, key=_prominence)
+    if main.codec_context.width * main.codec_context.height > bound:
+        raise ValueError(
+            f"source must be a video of at most {bound} pixels a frame (--max-pixels allows more). "
+            f"Received: {label(source)}, {main.codec_context.width}x{main.codec_context.height}"
+        )
+    return main
 
 
 def _prominence(stream: VideoStream) -> tuple[bool, int]:
@@ -77,14 +108,37 @@ def first_frame(container: InputContainer, stream: VideoStream) -> av.VideoFrame
 
 def decodable(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
     """The frames that decode, up to where the file cannot be read."""
-    packets = container.demux(stream)
+    reading = packets(container, stream)
     while True:
         try:
-            packet = next(packets)
+            packet = next(reading)
         except (StopIteration, av.FFmpegError):
             return
         with contextlib.suppress(av.FFmpegError):
             yield from packet.decode()
+
+
+def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]]:
+    """The packets of some streams, by default of all, and PyAV's empty ones at the end.
+
+    Raises:
+        av.FFmpegError: the file cannot be read any further; or what was read is many times the file, whose index names
+            the same bytes again and again, which could go on for years.
+    """
+    left = _BYTES_AT_LEAST + _TIMES_THE_FILE * container.size
+    reading = container.demux(*streams)
+    while True:
+        try:
+            packet = next(reading)
+        except StopIteration:
+            return
+        except IndexError:
+            # At the end, of PyAV, where streams began after it had looked for them.
+            return
+        left -= max(packet.size, 1)
+        if left < 0:
+            raise av.error.InvalidDataError(errno.EINVAL, "the index names the same bytes again and again")
+        yield packet
 
 
 def colour_codes(stream: VideoStream, first: av.VideoFrame | None) -> dict[str, int]:
@@ -113,7 +167,7 @@ def codec_name(stream: Stream) -> str | None:
     """The name that ffmpeg has for a stream's codec; of an attachment, its file name."""
     if stream.codec_context is not None:
         return stream.codec_context.codec.canonical_name
-    return stream.name
+    return stream.name if isinstance(stream, AttachmentStream) else None
 
 
 def first_time(container: InputContainer) -> Fraction:

@@ -143,7 +143,7 @@ def _decode(
     context = stream.codec_context
     maps = quantisers and context.codec.canonical_name in _EXPORTS_QUANTISERS
     if maps:
-        context.options = {"export_side_data": "venc_params"}
+        context.options = {**context.options, "export_side_data": "venc_params"}
     stream.thread_type = av.codec.context.ThreadType.SLICE if maps else av.codec.context.ThreadType.AUTO
     time_base = containers.time_base(stream)
     rate = containers.frame_rate(stream) or Fraction(25)
@@ -210,7 +210,7 @@ def _decoded(
 ) -> Iterator[tuple[list[av.VideoFrame], str | None]]:
     """Yields what every video packet decodes to, and what is wrong with it."""
     # All streams, for the latest end; the packets of the others are read from the file in any case.
-    packets = container.demux()
+    packets = containers.packets(container)
     while True:
         try:
             packet = next(packets)
