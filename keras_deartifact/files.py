@@ -33,7 +33,7 @@ def kind(path: StrPath) -> str:
 
     Raises:
         NotMediaError: neither, or empty.
-        ValueError: a picture that `stills` refuses, such as an animation.
+        ValueError: a picture that `stills` refuses, such as an animation, or a video whose frames are too large.
         OSError: the file system does not give it.
     """
     path = Path(path)
@@ -45,6 +45,8 @@ def kind(path: StrPath) -> str:
         return "image"
     try:
         container = video.probe(path).container
+    except video.TooLargeError:
+        raise
     except ValueError as error:
         raise NotMediaError(f"expected a picture or a video, complete up to its index: {error}") from error
     if container in _NO_VIDEO or container.endswith("_pipe"):

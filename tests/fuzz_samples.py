@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
-# Extension, video encoder, audio encoder, whether with subtitles, container's name where the extension does not tell it.
+# Extension, encoders of video and audio, whether with subtitles, container where the extension does not tell it.
 VIDEOS = {
     "mp4_h264": (".mp4", "libx264", "aac", False, None),
     "mp4_h264_fragments": (".mp4", "libx264", "aac", False, None),
@@ -62,7 +62,9 @@ def pixels(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     generator = np.random.default_rng(seed)
     shade = np.add.outer(np.arange(height), np.arange(width))[..., None] * np.array([1, 2, 3]) % 256
     blocks = generator.integers(0, 64, (-(-height // 8), -(-width // 8), 3)).repeat(8, 0).repeat(8, 1)
-    return np.clip(shade // 2 + blocks[:height, :width] + generator.integers(0, 8, shade.shape), 0, 255).astype(np.uint8)
+    return np.clip(shade // 2 + blocks[:height, :width] + generator.integers(0, 8, shade.shape), 0, 255).astype(
+        np.uint8
+    )
 
 
 def write_video(path: Path, name: str) -> None:

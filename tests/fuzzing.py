@@ -4,8 +4,8 @@
 
 A case is a sample of `fuzz_samples`, changed by a generator that the seed and the case's number fix, and a command. The
 network is replaced by one that changes nothing: what is fuzzed is what reads and writes files. Every case must end by
-itself within the limits below, with a documented exit code, and stderr of one line for each thing that is wrong; without
-traces outside its output folder, and without a temporary file in it. Files of cases that fail are kept in FOLDER.
+itself within the limits below, with a documented exit code, and one line on stderr for each thing that is wrong;
+without traces outside its output folder, and without a temporary file in it. What fails is kept in FOLDER.
 """
 
 import argparse
@@ -183,7 +183,7 @@ def command_of(generator: np.random.Generator, picture: bool, broken: str) -> li
 def cases(
     seed: int, numbers: Sequence[int], samples: dict[str, Path]
 ) -> Iterator[tuple[int, str, bytes, bytes, str, list[str]]]:
-    """Yields `(number, sample, whole file, broken file, changes, arguments)`; a number's case never depends on others."""
+    """Yields `(number, sample, whole file, broken file, changes, arguments)`; a case depends on no other."""
     from fuzz_samples import PICTURES
 
     names = sorted(samples)
@@ -295,8 +295,8 @@ def prepare() -> None:
 
     PIL.Image.init()
     engines.load = lambda *arguments: lambda frames, quantiser_map=None: frames
-    engines.load_predictor = lambda *arguments, **options: lambda images: np.full(
-        (len(images), *quantiser.map_shape(*images.shape[1:3])), 3.0, np.float32
+    engines.load_predictor = lambda *arguments, **options: (
+        lambda images: np.full((len(images), *quantiser.map_shape(*images.shape[1:3])), 3.0, np.float32)
     )
 
 
@@ -347,11 +347,11 @@ def main() -> int:
 
     def told(outcome: Outcome) -> None:
         if outcome.trouble is not None:
-            print(outcome, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{outcome}\n")
 
     numbers = range(given.first, given.first + given.cases)
     outcomes = run(given.seed, numbers, given.keep, told)
-    print(json.dumps([asdict(outcome) for outcome in outcomes]))
+    sys.stdout.write(json.dumps([asdict(outcome) for outcome in outcomes]))
     return int(any(outcome.trouble is not None for outcome in outcomes))
 
 

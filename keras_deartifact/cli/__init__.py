@@ -18,6 +18,9 @@ from keras_deartifact.cli.common import EXIT_CODES, FAILED, INTERRUPTED, Parser,
 __all__ = ["main"]
 
 
+_WARNINGS = 10
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command.
 
@@ -37,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
             # Of what else Pillow warns is wrong with the file.
             warnings.filterwarnings("always", category=UserWarning, module="PIL")
-            shown = warnings.showwarning
-            warnings.showwarning = lambda *warning: _show(shown, *warning)
+            warnings.showwarning = _Shown(warnings.showwarning)
             code: int = arguments.run(arguments)
         return code
     except KeyboardInterrupt:
@@ -51,12 +53,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def _show(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], file: str, *more: Any) -> None:
-    """Says a warning of Pillow's in one line, and shows others as Python does."""
-    if category is UserWarning and "PIL" in file:
-        console.say(f"warning: {' '.join(str(message).split())}")
-    else:
-        otherwise(message, category, file, *more)
+class _Shown:
+    """Says a warning of Pillow's in one line, each once and not all of very many, and shows others as Python does."""
+
+    def __init__(self, otherwise: Callable[..., None]) -> None:
+        self._otherwise = otherwise
+        self._said: set[str] = set()
+
+    def __call__(
+        self, message: Warning | str, category: type[Warning], filename: str, *more: Any, **named: Any
+    ) -> None:
+        if category is not UserWarning or "PIL" not in filename:
+            self._otherwise(message, category, filename, *more, **named)
+            return
+        text = " ".join(str(message).split())
+        if text not in self._said and len(self._said) < _WARNINGS:
+            self._said.add(text)
+            console.say(f"warning: {text}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -89,7 +89,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         if arguments.json is not None:
             _write(given, Path(arguments.json), arguments.overwrite, as_json(values))
         for line in lines:
-            print(line)
+            console.show(line)
     broken = [trouble for row in rows for trouble in row.broken]
     for name, trouble in failed.items():
         console.say(f"error: {name}: {trouble}")

@@ -1,12 +1,12 @@
 """`deartifact probe`."""
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from keras_deartifact.cli.common import DONE, Parser
+from keras_deartifact import console
+from keras_deartifact.cli.common import DONE, Parser, as_json
 
 
 def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
@@ -28,11 +28,11 @@ def _probe(arguments: argparse.Namespace) -> int:
 
     values = description.describe(arguments.input)
     if arguments.json:
-        print(json.dumps(values, indent=2, ensure_ascii=False))
+        print(as_json(values))
         return DONE
     for name, value in values.items():
         for line_name, text in _lines(name, value):
-            print(f"{line_name.replace('_', ' ') + ':' if line_name else '':<22}{text}")
+            console.show(f"{line_name.replace('_', ' ') + ':' if line_name else '':<22}{text}")
     return DONE
 
 

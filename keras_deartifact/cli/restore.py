@@ -114,7 +114,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     line, broken = _restore_file(arguments, load_networks(arguments), source, output, media)
     if broken is not None:
         console.say(f"warning: {broken}")
-    print(line)
+    console.show(line)
     return DONE if broken is None else BROKEN
 
 
@@ -138,7 +138,7 @@ def _restore_folder(arguments: argparse.Namespace) -> int:
             step_to(number)
     for trouble in troubles:
         console.say(trouble)
-    print(f"{output}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+    console.show(f"{output}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     if counts["failed"]:
         return FAILED
     return BROKEN if counts["incomplete"] else DONE

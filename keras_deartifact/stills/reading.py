@@ -132,7 +132,7 @@ def _opened(stream: BinaryIO, path: str | os.PathLike[str]) -> Iterator[ImageFil
         with Image.open(stream, formats=READ_FORMATS) as image:
             yield image
     except UnidentifiedImageError as error:
-        _refuse_heic(stream, path)
+        _refuse_heif(stream, path)
         raise _NoImage(f"expected an image file. Received: path={os.fspath(path)}") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
@@ -156,11 +156,15 @@ class _Refused(Exception):
     """What was expected; `_opened` adds the path."""
 
 
-def _refuse_heic(stream: BinaryIO, path: str | os.PathLike[str]) -> None:
-    """Raises for a still in HEVC, which would pass for a video of one frame, or of its tiles."""
+def _refuse_heif(stream: BinaryIO, path: str | os.PathLike[str]) -> None:
+    """Raises for a still in HEVC, or in AV1 and broken, which would pass for a video of one frame, or of its tiles."""
     stream.seek(0)
     start = stream.read(64)
     brands = {start[8:12], *(start[place : place + 4] for place in range(16, len(start), 4))}
+    if start[4:12] in (b"ftypavif", b"ftypavis"):
+        raise ValueError(
+            f"expected an AVIF that Pillow reads, whole and not too large. Received: path={os.fspath(path)}"
+        )
     if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS and brands & set(_HEIC_BRANDS):
         raise ValueError(
             f"expected a picture that Pillow reads, not HEIC; convert it to PNG or TIFF first, for example with "

@@ -8,6 +8,7 @@ streams unchanged.
 Time is integer ticks of a `Fraction` time base, never a float. Nothing holds more than a few frames or packets.
 """
 
+from keras_deartifact.video.containers import TooLargeError
 from keras_deartifact.video.info import StreamInfo, VideoInfo, probe
 from keras_deartifact.video.reader import BrokenVideoError, Frame, macroblock_qp, read_frames
 from keras_deartifact.video.writer import VideoWriter
@@ -16,6 +17,7 @@ __all__ = [
     "BrokenVideoError",
     "Frame",
     "StreamInfo",
+    "TooLargeError",
     "VideoInfo",
     "VideoWriter",
     "macroblock_qp",

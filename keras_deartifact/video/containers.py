@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -21,14 +22,18 @@ from av.video.stream import VideoStream
 
 from keras_deartifact import bounds
 
-# No other file and no address is opened by what a file says.
-_CONTAINER_OPTIONS = {"protocol_whitelist": "file"}
+# What lists other files or addresses, which opening it would open: a pipe among them would never answer.
+_LISTS = frozenset("concat concatf dash hls image2 imf rtp rtsp sap sdp webm_dash_manifest".split())
 
 # Packets are as large as the file but for headers, of which some containers leave a part out.
 _TIMES_THE_FILE = 4
 _BYTES_AT_LEAST = 1 << 22
 
 Source = str | os.PathLike[str] | BinaryIO
+
+
+class TooLargeError(ValueError):
+    """A video's frames are larger than `bounds` allows."""
 
 
 def open_input(source: Source) -> InputContainer:
@@ -45,10 +50,14 @@ def open_input(source: Source) -> InputContainer:
         return av.open(
             file,
             "r",
-            container_options=_CONTAINER_OPTIONS,
+            container_options={"format_whitelist": _formats(), "protocol_whitelist": "file"},
             metadata_errors="surrogateescape",
             timeout=bounds.READ_SECONDS,
         )
+    except MemoryError as error:
+        raise ValueError(
+            f"source must state sizes that a machine has the memory for; it is broken. Received: {label(source)}"
+        ) from error
     except (
         av.error.InvalidDataError,
         av.error.EOFError,
@@ -61,13 +70,20 @@ def open_input(source: Source) -> InputContainer:
         ) from error
 
 
+@functools.cache
+def _formats() -> str:
+    """Ffmpeg's names of the formats that are read, separated by commas."""
+    return ",".join(sorted(av.formats_available - _LISTS))
+
+
 def main_video(container: InputContainer, source: Source) -> VideoStream:
     """The stream that the file is about: marked as the default one, else the largest picture, else the first.
 
     Cover pictures are none, nor is what cannot be decoded here.
 
     Raises:
-        ValueError: there is none, none that can be decoded, or its frames are larger than `bounds` allow.
+        ValueError: there is none, or none that can be decoded.
+        TooLargeError: its frames are larger than `bounds` allows.
     """
     videos = [video for video in container.streams.video if not is_picture(video)]
     if not videos:
@@ -84,7 +100,7 @@ def main_video(container: InputContainer, source: Source) -> VideoStream:
         raise ValueError(f"source must hold video that can be decoded here. Received: {label(source)}")
     main = max(decodable_here, key=_prominence)
     if main.codec_context.width * main.codec_context.height > bound:
-        raise ValueError(
+        raise TooLargeError(
             f"source must be a video of at most {bound} pixels a frame (--max-pixels allows more). "
             f"Received: {label(source)}, {main.codec_context.width}x{main.codec_context.height}"
         )

@@ -176,8 +176,9 @@ def _decode(
         missing = _missing_seconds(container, stream, ends, rate)
         end = float(ends.video)
     if missing is not None:
+        why = next((f" ({fault})" for fault in damage if fault.startswith("read error")), "")
         raise BrokenVideoError(
-            f"The video breaks off after {end:.2f} s, {missing:.2f} s before the end that its header states; "
+            f"The video breaks off after {end:.2f} s, {missing:.2f} s before the end that its header states{why}; "
             f"frames up to there were read. Received: {label}"
         )
     if damage:
