@@ -4,6 +4,9 @@ The bounds hold for the whole process, as Pillow's own do, because every reader 
 """
 
 import contextlib
+import signal
+import threading
+import time
 from collections.abc import Iterator
 
 PICTURE_PIXELS = 178_956_970
@@ -18,7 +21,48 @@ TEXT_BYTES = 1 << 26
 READ_SECONDS = 120.0
 """How long a video's file may give nothing."""
 
+DECODER_SECONDS = 300
+"""How long a decoder may take for one packet or picture, in the command's own process; then it is stuck."""
+
 _frame_pixels = FRAME_PIXELS
+_ends_if_stuck = False
+_lock = threading.Lock()
+_deadlines: dict[int, float] = {}
+
+
+def end_if_stuck() -> None:
+    """Lets SIGALRM end this process when a decoder is stuck, which nothing else can do: it never comes back to Python.
+
+    Only for a process that another one waits for.
+    """
+    global _ends_if_stuck
+    _ends_if_stuck = True
+
+
+@contextlib.contextmanager
+def decoding() -> Iterator[None]:
+    """Ends the process if the block takes longer than `DECODER_SECONDS`, where `end_if_stuck` was called."""
+    if not _ends_if_stuck:
+        yield
+        return
+    me = threading.get_ident()
+    outer = _deadlines.get(me)
+    _expect(me, outer or time.monotonic() + DECODER_SECONDS)
+    try:
+        yield
+    finally:
+        _expect(me, outer)
+
+
+def _expect(thread: int, deadline: float | None) -> None:
+    """Sets or takes away a thread's deadline; the process has one timer for all."""
+    with _lock:
+        if deadline is None:
+            _deadlines.pop(thread, None)
+        else:
+            _deadlines[thread] = deadline
+        left = min(_deadlines.values()) - time.monotonic() if _deadlines else 0
+        signal.setitimer(signal.ITIMER_REAL, max(left, 0.001) if _deadlines else 0)
 
 
 def frame_pixels() -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_deartifact import __version__, bounds, console
-from keras_deartifact.cli import bench, compare, demo, models, probe, restore, server, study
+from keras_deartifact.cli import bench, compare, demo, isolation, models, probe, restore, server, study
 from keras_deartifact.cli.common import EXIT_CODES, FAILED, INTERRUPTED, Parser, at_least_one
 
 __all__ = ["main"]
@@ -34,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
     except SystemExit as end:
         return int(end.code or 0)
+    # Not where another program calls this function: it would be there twice.
+    code = isolation.work_apart() if argv is None and arguments.isolated and not arguments.debug else None
+    if code is not None:
+        return code
     try:
         with warnings.catch_warnings(), bounds.allowing(getattr(arguments, "max_pixels", None)):
             # Pillow's, about pictures above 89 megapixels, which are what an archive holds.
@@ -41,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # Of what else Pillow warns is wrong with the file.
             warnings.filterwarnings("always", category=UserWarning, module="PIL")
             warnings.showwarning = _Shown(warnings.showwarning)
-            code: int = arguments.run(arguments)
-        return code
+            return int(arguments.run(arguments))
     except KeyboardInterrupt:
         console.say("interrupted; what was not finished is not kept")
         return INTERRUPTED
@@ -79,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
     )
     parser.add_argument("--version", action="version", version=f"deartifact {__version__}")
+    parser.set_defaults(isolated=False)
     common = Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show Python's traceback of every error")
     reading = Parser(add_help=False)
@@ -89,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         help="refuse pictures and videos of more pixels, whose few bytes may unpack to more than the memory holds "
         f"(default: {bounds.PICTURE_PIXELS} for a picture, {bounds.FRAME_PIXELS} for a frame of a video)",
     )
+    reading.set_defaults(isolated=True)
     model = Parser(add_help=False)
     model.add_argument(
         "--model",

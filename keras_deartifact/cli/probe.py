@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_deartifact import console
+from keras_deartifact.cli import isolation
 from keras_deartifact.cli.common import DONE, Parser, as_json
 
 
@@ -26,6 +27,7 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
 def _probe(arguments: argparse.Namespace) -> int:
     from keras_deartifact import description
 
+    isolation.working_on(arguments.input)
     values = description.describe(arguments.input)
     if arguments.json:
         print(as_json(values))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deartifact import console
+from keras_deartifact.cli import isolation
 from keras_deartifact.cli.common import BROKEN, DONE, EXIT_CODES, FAILED, Parser, frame_count, load_networks, within
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     source, output = arguments.input, Path(arguments.output)
     if source.is_dir():
         return _restore_folder(arguments)
+    isolation.working_on(source)
     media = files.kind(source)
     if output.is_dir() or arguments.output.endswith(os.sep):
         output.mkdir(parents=True, exist_ok=True)
@@ -151,6 +153,7 @@ def _restore_below(
     from keras_deartifact import files
 
     source, output = arguments.input / name, Path(arguments.output)
+    isolation.working_on(source)
     try:
         media = files.kind(source)
         target = output / name.parent / files.target_name(name, media, arguments.bits)

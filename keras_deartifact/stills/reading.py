@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from keras_deartifact import deep_png
+from keras_deartifact import bounds, deep_png
 from keras_deartifact.stills import deep_tiff, jpeg_segments, libtiff, png_chunks, tags
 from keras_deartifact.stills.still import DEEP_GREY_MODES, READ_FORMATS, Pixels, Still
 
@@ -129,7 +129,7 @@ class _NoImage(ValueError):
 def _opened(stream: BinaryIO, path: str | os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
     """Pillow's image; whatever its parsers raise on a broken file becomes one kind of error with one line."""
     try:
-        with Image.open(stream, formats=READ_FORMATS) as image:
+        with bounds.decoding(), Image.open(stream, formats=READ_FORMATS) as image:
             yield image
     except UnidentifiedImageError as error:
         _refuse_heif(stream, path)

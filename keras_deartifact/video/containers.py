@@ -47,13 +47,14 @@ def open_input(source: Source) -> InputContainer:
     file = os.path.abspath(source) if isinstance(source, str | os.PathLike) else source
     try:
         # Tags that are not UTF-8 must not stop the work; `text` reads them.
-        return av.open(
-            file,
-            "r",
-            container_options={"format_whitelist": _formats(), "protocol_whitelist": "file"},
-            metadata_errors="surrogateescape",
-            timeout=bounds.READ_SECONDS,
-        )
+        with bounds.decoding():
+            return av.open(
+                file,
+                "r",
+                container_options={"format_whitelist": _formats(), "protocol_whitelist": "file"},
+                metadata_errors="surrogateescape",
+                timeout=bounds.READ_SECONDS,
+            )
     except MemoryError as error:
         raise ValueError(
             f"source must state sizes that a machine has the memory for; it is broken. Received: {label(source)}"
@@ -131,7 +132,9 @@ def decodable(container: InputContainer, stream: VideoStream) -> Iterator[av.Vid
         except (StopIteration, av.FFmpegError):
             return
         with contextlib.suppress(av.FFmpegError):
-            yield from packet.decode()
+            with bounds.decoding():
+                frames = packet.decode()
+            yield from frames
 
 
 def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]]:
@@ -145,7 +148,8 @@ def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]
     reading = container.demux(*streams)
     while True:
         try:
-            packet = next(reading)
+            with bounds.decoding():
+                packet = next(reading)
         except StopIteration:
             return
         except IndexError:

@@ -18,6 +18,7 @@ from av.packet import Packet
 from av.sidedata.encparams import VideoEncParams, VideoEncParamsType
 from av.video.stream import VideoStream
 
+from keras_deartifact import bounds
 from keras_deartifact.video import containers
 from keras_deartifact.video.containers import Source
 
@@ -228,11 +229,15 @@ def _decoded(
             continue
         fault = "a packet is corrupt" if packet.is_corrupt else None
         try:
-            yield stream.decode(cast("Packet[VideoStream]", packet)), fault
+            with bounds.decoding():
+                images = stream.decode(cast("Packet[VideoStream]", packet))
+            yield images, fault
         except av.FFmpegError:
             yield [], fault or _UNDECODABLE
     try:
-        yield stream.decode(None), None
+        with bounds.decoding():
+            images = stream.decode(None)
+        yield images, None
     except av.FFmpegError:
         yield [], _UNDECODABLE
 
