@@ -128,7 +128,7 @@ def replacing(source: StrPath, target: StrPath, overwrite: bool) -> Iterator[Pat
     check_target(source, target, overwrite)
     # Through a link, so that the link stays and the rename does not cross file systems.
     final = Path(os.path.realpath(target))
-    temporary = final.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}{final.suffix}")
+    temporary = final.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{final.suffix}")
     try:
         # With the permissions that any new file gets, which `tempfile` does not give.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

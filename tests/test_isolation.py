@@ -37,8 +37,8 @@ def start(tmp_path):
     (tmp_path / "a.jpg").write_bytes(PICTURES["jpeg"][1]())
     started = []
 
-    def call(body, source="a.jpg"):
-        program = [sys.executable, "-c", COMMAND.format(body), "restore", source, "-o", "b.png"]
+    def call(body, source="a.jpg", target="b.png"):
+        program = [sys.executable, "-c", COMMAND.format(body), "restore", source, "-o", target]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(
             program, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -70,6 +70,33 @@ def test_what_ends_by_a_signal_is_told_in_one_line(body, said, start, tmp_path):
     assert (process.returncode, out) == (2, "")
     assert err.startswith(f"deartifact: error: a.jpg: {said}") and len(err.splitlines()) == 1
     assert os.listdir(tmp_path) == ["a.jpg"]
+
+
+def test_a_folder_goes_on_behind_a_file_that_crashes(start, tmp_path):
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+    names = [f"{letter}.png" for letter in "abcde"]
+    for name in names:
+        (tmp_path / "in" / name).write_bytes(PICTURES["png"][1]())
+    # When the temporary file of the copy is there already.
+    body = (
+        "from keras_deartifact import stills\n"
+        "    read = stills.read\n"
+        "    def crashing(path, **options):\n"
+        "        return ctypes.string_at(0) if path.name in ('b.png', 'd.png') else read(path, **options)\n"
+        "    stills.read = crashing\n"
+        "    return lambda frames, quantiser_map=None: frames"
+    )
+    process = start(body, "in", "out")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert [line.split(": ")[0] for line in out.splitlines()] == [
+        *(f"[{number}/5] {name}" for number, name in enumerate(names, 1)),
+        "out",
+    ]
+    assert out.splitlines()[-1] == "out: 3 restored, 0 incomplete, 0 skipped, 2 failed"
+    assert [line.split(": ", 3)[1:3] for line in err.splitlines()] == [["error", "in/b.png"], ["error", "in/d.png"]]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png", "e.png"]
 
 
 def test_exit_codes_and_errors_come_through(start):

@@ -9,6 +9,7 @@ when it is needed.
 import argparse
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from keras_deartifact import __version__, bounds, console
@@ -35,9 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     # Not where another program calls this function: it would be there twice.
-    code = isolation.work_apart() if argv is None and arguments.isolated and not arguments.debug else None
-    if code is not None:
-        return code
+    if argv is None and arguments.isolated and not arguments.debug:
+        output = getattr(arguments, "output", None)
+        several = output is not None and arguments.input.is_dir()
+        code = isolation.work_apart(None if output is None else Path(output), several)
+        if code is not None:
+            return code
     try:
         with warnings.catch_warnings(), bounds.allowing(getattr(arguments, "max_pixels", None)):
             # Pillow's, about pictures above 89 megapixels, which are what an archive holds.

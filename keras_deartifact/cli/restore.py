@@ -130,11 +130,16 @@ def _restore_folder(arguments: argparse.Namespace) -> int:
     networks = load_networks(arguments)
     counts = {"restored": 0, "incomplete": 0, "skipped": 0, "failed": 0}
     troubles: list[str] = []
+    # Of a process before this one, which a file brought down.
+    earlier: dict[Path, tuple[str, str, str | None]] = dict(isolation.kept())
     with console.progress(len(names), str(source), " files") as step_to:
         for number, name in enumerate(names, 1):
-            outcome, line, trouble = _restore_below(arguments, networks, name)
+            if name not in earlier:
+                outcomes = _restore_below(arguments, networks, name)
+                isolation.keep((name, outcomes))
+                console.show(f"[{number}/{len(names)}] {name}: {outcomes[1]}")
+            outcome, _, trouble = earlier.get(name) or outcomes
             counts[outcome] += 1
-            console.show(f"[{number}/{len(names)}] {name}: {line}")
             if trouble is not None:
                 troubles.append(f"{'error' if outcome == 'failed' else 'warning'}: {source / name}: {trouble}")
             step_to(number)
@@ -153,8 +158,8 @@ def _restore_below(
     from keras_deartifact import files
 
     source, output = arguments.input / name, Path(arguments.output)
-    isolation.working_on(source)
     try:
+        isolation.working_on(source)
         media = files.kind(source)
         target = output / name.parent / files.target_name(name, media, arguments.bits)
         if target.exists() and not arguments.overwrite:
