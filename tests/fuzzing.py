@@ -20,6 +20,7 @@ import struct
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,10 +110,11 @@ def _glue(data: bytearray, generator: np.random.Generator, others: Sequence[byte
 
 
 def _number(data: bytearray, generator: np.random.Generator, others: Sequence[bytes]) -> bytearray:
-    """Sets numbers near a mark to extremes: lengths, sizes, counts, offsets."""
+    """Sets numbers to extremes, mostly near a mark: lengths, sizes, counts, offsets."""
     marks = [match.start() for match in _MARKS.finditer(bytes(data))] or [0]
     for _ in range(int(generator.integers(1, 4))):
-        place = int(generator.choice(marks)) + int(generator.integers(-8, 40))
+        near = int(generator.choice(marks)) + int(generator.integers(-8, 40))
+        place = near if generator.integers(3) else int(generator.integers(len(data)))
         size = int(generator.choice([1, 2, 4]))
         if 0 <= place <= len(data) - size:
             value = int(generator.choice(_EXTREMES)) & (256**size - 1)
@@ -160,7 +162,23 @@ def mutated(data: bytes, generator: np.random.Generator, others: Sequence[bytes]
         if changed:
             changed = MUTATIONS[name](changed, generator, others)
             names.append(name)
+    if changed[:4] == b"\x89PNG" and generator.integers(2):
+        # Or its checksums would end every case at the first chunk that is changed.
+        changed = _summed(changed)
+        names.append("summed")
     return bytes(changed), "+".join(names)
+
+
+def _summed(data: bytearray) -> bytearray:
+    """A PNG with the checksums that its chunks should have."""
+    place = 8
+    while place + 12 <= len(data):
+        end = place + 8 + int.from_bytes(data[place : place + 4], "big")
+        if end + 4 > len(data):
+            break
+        data[end : end + 4] = zlib.crc32(data[place + 4 : end]).to_bytes(4, "big")
+        place = end + 4
+    return data
 
 
 def command_of(generator: np.random.Generator, picture: bool, broken: str) -> list[str]:

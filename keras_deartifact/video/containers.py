@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import av
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import AttachmentStream, Disposition, Stream
+from av.stream import AttachmentStream, DataStream, Disposition, Stream
 from av.video.stream import VideoStream
 
 from keras_deartifact import bounds
@@ -187,7 +187,7 @@ def codec_name(stream: Stream) -> str | None:
     """The name that ffmpeg has for a stream's codec; of an attachment, its file name."""
     if stream.codec_context is not None:
         return stream.codec_context.codec.canonical_name
-    return stream.name if isinstance(stream, AttachmentStream) else None
+    return stream.name if isinstance(stream, AttachmentStream | DataStream) else None
 
 
 def first_time(container: InputContainer) -> Fraction:
