@@ -12,8 +12,8 @@ from collections.abc import Iterator
 PICTURE_PIXELS = 178_956_970
 """Of a picture, at most: twice Pillow's `Image.MAX_IMAGE_PIXELS`, above which Pillow refuses it."""
 
-FRAME_PIXELS = 1 << 26
-"""Of a video's frame, at most: 8192 x 8192. Several frames are in memory at a time, as float32."""
+FRAME_PIXELS = 8192 * 4352
+"""Of a video's frame, at most: 8K. Several are in memory at a time, as float32; 170 bytes a pixel were measured."""
 
 TEXT_BYTES = 1 << 26
 """The most that a compressed text of a PNG may unpack to."""
