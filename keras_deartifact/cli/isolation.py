@@ -73,11 +73,11 @@ def work_apart(output: Path | None, goes_on: bool) -> int | None:
             return code
         name = os.fsdecode(_shared[:].split(b"\0", 1)[0])
         if output is not None:
-            _clean(output, process)
+            clean(output, process)
         if not goes_on or not name or name in _crashed:
-            console.say(f"error: {name + ': ' if name else ''}{_what_happened(-code)}")
+            console.say(f"error: {name + ': ' if name else ''}{what_happened(-code)}")
             return FAILED
-        _crashed[name] = _what_happened(-code)
+        _crashed[name] = what_happened(-code)
 
 
 def working_on(path: os.PathLike[str]) -> None:
@@ -112,13 +112,22 @@ def kept() -> list[Any]:
     return found
 
 
-def _clean(output: Path, process: int) -> None:
+def clean(output: Path, process: int) -> None:
     """Removes the temporary files of a process, which have its number in their names."""
     target = Path(os.path.realpath(output))
     pattern = f".deartifact-{process}-*"
     for path in target.rglob(pattern) if target.is_dir() else target.parent.glob(pattern):
         if re.fullmatch(rf"\.deartifact-{process}-[0-9a-f]+(\.\w+)?", path.name) and path.is_file():
             path.unlink(missing_ok=True)
+
+
+def what_happened(number: int) -> str:
+    """What a process did that ended by a signal of this number."""
+    if number == signal.SIGALRM:
+        return f"its decoder did not come back within {bounds.DECODER_SECONDS} s; the file is broken"
+    if number == signal.SIGKILL:
+        return "the system ended the work, most likely for want of memory; use a machine with more"
+    return f"reading it crashed ({signal.Signals(number).name}); the file is broken, or a library that reads it is"
 
 
 def _die_with(waiting: int) -> None:
@@ -143,12 +152,3 @@ def _ended(process: int, watched: set[signal.Signals]) -> int:
         ended, status = os.waitpid(process, os.WNOHANG)
         if ended:
             return status
-
-
-def _what_happened(number: int) -> str:
-    """What a process did that ended by a signal."""
-    if number == signal.SIGALRM:
-        return f"its decoder did not come back within {bounds.DECODER_SECONDS} s; the file is broken"
-    if number == signal.SIGKILL:
-        return "the system ended the work, most likely for want of memory; use a machine with more"
-    return f"reading it crashed ({signal.Signals(number).name}); the file is broken, or a library that reads it is"
