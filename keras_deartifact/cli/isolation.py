@@ -25,6 +25,7 @@ from keras_deartifact import bounds, console
 from keras_deartifact.cli.common import FAILED
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGALRM, signal.SIGKILL)
 # What `prctl` calls it, in Linux's <sys/prctl.h>.
 _SET_PARENT_DEATH_SIGNAL = 1
 _NAME_BYTES = 4096
@@ -71,6 +72,9 @@ def work_apart(output: Path | None, goes_on: bool) -> int | None:
         code = os.waitstatus_to_exitcode(_ended(process, watched))
         if code >= 0:
             return code
+        if -code not in _CRASHES:
+            # Somebody ended it; this is how shells number that.
+            return 128 - code
         name = os.fsdecode(_shared[:].split(b"\0", 1)[0])
         if output is not None:
             clean(output, process)
