@@ -186,7 +186,7 @@ def _arithmetic_jpeg() -> bytes:
 PICTURES = {name: (suffix, make) for name, suffix, make in _picture_makers()}
 
 
-def samples(folder: Path) -> dict[str, Path]:
+def write_samples(folder: Path) -> dict[str, Path]:
     """Writes all samples into a folder; returns their paths by their names.
 
     Args:

@@ -13,6 +13,7 @@ from pathlib import Path
 import fuzzing
 import numpy as np
 import pytest
+from fuzz_mutations import MUTATIONS
 from fuzz_samples import PICTURES, VIDEOS
 
 SEED = int(os.environ.get("DEARTIFACT_FUZZ_SEED", "1"))
@@ -52,14 +53,12 @@ def test_a_case_depends_on_the_seed_and_its_number_alone(tmp_path):
     assert list(fuzzing.cases(SEED + 1, range(9), samples)) != together
 
 
-@pytest.mark.parametrize("name", list(fuzzing.MUTATIONS))
+@pytest.mark.parametrize("name", list(MUTATIONS))
 def test_mutations_change_a_file_and_not_its_source(name):
     data = b"IHDR" + bytes(range(256)) + b"moov" + bytes(300)
-    changed = [
-        fuzzing.MUTATIONS[name](bytearray(data), np.random.default_rng(seed), [b"idx1" + data]) for seed in range(8)
-    ]
+    changed = [MUTATIONS[name](bytearray(data), np.random.default_rng(seed), [b"idx1" + data]) for seed in range(8)]
     assert any(each != data for each in changed)
-    again = fuzzing.MUTATIONS[name](bytearray(data), np.random.default_rng(0), [b"idx1" + data])
+    again = MUTATIONS[name](bytearray(data), np.random.default_rng(0), [b"idx1" + data])
     assert again == changed[0]
 
 
