@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 
 # Without a terminal, a line of progress every so often.
-_LINE_SECONDS = 10.0
+_LINE_SECONDS = 30.0
+
+_silent = False
 
 _ADVICE = {
     errno.ENOSPC: "free some space or write to another disk",
@@ -52,10 +54,22 @@ def show(line: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(total: int | None, name: str, unit: str = " frames") -> Iterator[Callable[[int], None]]:
-    """Gives a function that is told how many are done; it shows that, how many a second, and the time left."""
+def progress(
+    total: int | None, name: str, unit: str = " frames", note: Callable[[], str] | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Gives a function that is told how many are done; it shows that, how many a second, and the time left.
+
+    Args:
+        total: how many there are; None where that is not known.
+        name: of what is done.
+        unit: of the numbers.
+        note: returns what else there is to show.
+    """
+    if _silent:
+        yield lambda done: None
+        return
     if not sys.stderr.isatty():
-        yield _plain_progress(total, name, unit)
+        yield _plain_progress(total, name, unit, note)
         return
     from tqdm import tqdm
 
@@ -65,12 +79,16 @@ def progress(total: int | None, name: str, unit: str = " frames") -> Iterator[Ca
             if bar.total is not None and done > bar.total:
                 # The container stated too few.
                 bar.total = None
+            if note is not None:
+                bar.set_postfix_str(note(), refresh=False)
             bar.update(done - bar.n)
 
         yield show
 
 
-def _plain_progress(total: int | None, name: str, unit: str) -> Callable[[int], None]:
+def _plain_progress(
+    total: int | None, name: str, unit: str, note: Callable[[], str] | None = None
+) -> Callable[[int], None]:
     started = last = time.monotonic()
 
     def show(done: int) -> None:
@@ -80,10 +98,30 @@ def _plain_progress(total: int | None, name: str, unit: str) -> Callable[[int], 
             return
         last = now
         rate = done / (now - started)
-        left = unit if total is None or done > total else f"/{total}{unit}, {(total - done) / rate:.0f} s left"
-        say(f"{name}: {done}{left}, {rate:.1f}{unit} a second")
+        left = unit if total is None or done > total else f"/{total}{unit}, {_duration((total - done) / rate)} left"
+        more = note() if note is not None else ""
+        say(f"{name}: {done}{left}, {rate:.1f}{unit} a second" + (f", {more}" if more else ""))
 
     return show
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as a reader has them: 50 s, 12 min, 3 h 20 min."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+@contextlib.contextmanager
+def silent_progress() -> Iterator[None]:
+    """Lets no progress be shown within the block: of work in a process that shows nothing of itself."""
+    global _silent
+    before, _silent = _silent, True
+    try:
+        yield
+    finally:
+        _silent = before
 
 
 def is_expected(error: Exception) -> bool:

@@ -3,14 +3,23 @@
 import argparse
 import math
 import os
-import traceback
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deartifact import console
-from keras_deartifact.cli import isolation
-from keras_deartifact.cli.common import BROKEN, DONE, EXIT_CODES, FAILED, Parser, frame_count, load_networks, within
+from keras_deartifact.cli import isolation, records
+from keras_deartifact.cli.common import (
+    BROKEN,
+    DONE,
+    EXIT_CODES,
+    Parser,
+    at_least_one,
+    frame_count,
+    load_networks,
+    within,
+)
 
 if TYPE_CHECKING:
     from keras_deartifact.engines import Predictor, Restorer
@@ -94,6 +103,38 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         "such a video is refused, with the container that can hold it",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would be done, under which names, and what would be refused; write nothing but the --json file",
+    )
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write what became of every file, what was found of it, and with which model, as JSON; '-' is stdout, "
+        "which then holds nothing else",
+    )
+    folder = parser.add_argument_group("a folder as input")
+    folder.add_argument(
+        "--include",
+        action="append",
+        metavar="GLOB",
+        help="only files whose path below INPUT matches, such as '*.mp4'; may be given several times, and one match is "
+        "enough. * stands for any characters, / too, upper and lower case are alike, and what matches a folder holds "
+        "for all in it",
+    )
+    folder.add_argument(
+        "--exclude",
+        action="append",
+        metavar="GLOB",
+        help="leave out files that match, such as 'drafts/*'; several times, too, and stronger than --include",
+    )
+    folder.add_argument(
+        "--jobs",
+        type=at_least_one,
+        metavar="N",
+        help="files at once, each with its share of the processors; helps where files are small (default: 1)",
+    )
     parser.set_defaults(run=_restore)
 
 
@@ -102,102 +143,101 @@ def _strength(text: str) -> float:
 
 
 def _restore(arguments: argparse.Namespace) -> int:
+    from keras_deartifact.cli import folders
+
+    records.check(arguments)
+    if arguments.input.is_dir():
+        return folders.restore_folder(arguments)
+    folders.refuse_flags_of_folders(arguments)
+    return _restore_single(arguments)
+
+
+def _restore_single(arguments: argparse.Namespace) -> int:
     from keras_deartifact import files
+    from keras_deartifact.cli import plan
 
     source, output = arguments.input, Path(arguments.output)
-    if source.is_dir():
-        return _restore_folder(arguments)
     isolation.working_on(source)
     media = files.kind(source)
     if output.is_dir() or arguments.output.endswith(os.sep):
-        output.mkdir(parents=True, exist_ok=True)
+        if not arguments.dry_run:
+            output.mkdir(parents=True, exist_ok=True)
         output = output / files.target_name(source, media, arguments.bits)
+    if arguments.dry_run:
+        if output.parent.is_dir():
+            files.check_target(source, output, arguments.overwrite)
+        line = plan.would_do(arguments, source, output, media)
+        records.tell(arguments, line)
+        found = records.found(arguments, source, None)
+        records.write(arguments, [records.Record(source, output, "planned", found=found)], None, DONE)
+        return DONE
     files.check_target(source, output, arguments.overwrite)
-    line, broken = _restore_file(arguments, load_networks(arguments), source, output, media)
-    if broken is not None:
-        console.say(f"warning: {broken}")
-    console.show(line)
-    return DONE if broken is None else BROKEN
-
-
-def _restore_folder(arguments: argparse.Namespace) -> int:
-    from keras_deartifact import files
-
-    source, output = arguments.input, Path(arguments.output)
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"a folder as input needs a folder as output. Received: {output}")
-    names = files.files_below(source, output)
     networks = load_networks(arguments)
-    counts = {"restored": 0, "incomplete": 0, "skipped": 0, "failed": 0}
-    troubles: list[str] = []
-    # Of a process before this one, which a file brought down.
-    earlier: dict[Path, tuple[str, str, str | None]] = dict(isolation.kept())
-    with console.progress(len(names), str(source), " files") as step_to:
-        for number, name in enumerate(names, 1):
-            if name not in earlier:
-                outcomes = _restore_below(arguments, networks, name)
-                isolation.keep((name, outcomes))
-                console.show(f"[{number}/{len(names)}] {name}: {outcomes[1]}")
-            outcome, _, trouble = earlier.get(name) or outcomes
-            counts[outcome] += 1
-            if trouble is not None:
-                troubles.append(f"{'error' if outcome == 'failed' else 'warning'}: {source / name}: {trouble}")
-            step_to(number)
-    for trouble in troubles:
-        console.say(trouble)
-    console.show(f"{output}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
-    if counts["failed"]:
-        return FAILED
-    return BROKEN if counts["incomplete"] else DONE
+    started = time.perf_counter()
+    line, report = restore_file(arguments, networks, source, output, media)
+    record = records.done(arguments, source, output, report, time.perf_counter() - started)
+    if record.message is not None:
+        console.say(f"warning: {record.message}")
+    records.tell(arguments, line)
+    code = DONE if record.message is None else BROKEN
+    records.write(arguments, [record], records.model(networks[0]), code)
+    return code
 
 
-def _restore_below(
-    arguments: argparse.Namespace, networks: tuple["Restorer", "Predictor"], name: Path
-) -> tuple[str, str, str | None]:
-    """Restores one file of a folder; returns what became of it in a word and in a line, and what is wrong."""
-    from keras_deartifact import files
-
-    source, output = arguments.input / name, Path(arguments.output)
-    try:
-        isolation.working_on(source)
-        media = files.kind(source)
-        target = output / name.parent / files.target_name(name, media, arguments.bits)
-        if target.exists() and not arguments.overwrite:
-            return "skipped", f"skipped, {target} exists already (--overwrite replaces it)", None
-        target.parent.mkdir(parents=True, exist_ok=True)
-        line, broken = _restore_file(arguments, networks, source, target, media)
-    except files.NotMediaError as error:
-        if not files.has_media_name(name):
-            return "skipped", "skipped, neither an image nor a video", None
-        return "failed", "failed", console.sentence(error)
-    except Exception as error:
-        if arguments.debug or not console.is_expected(error):
-            traceback.print_exc()
-        return "failed", "failed", console.sentence(error)
-    return "restored" if broken is None else "incomplete", line, broken
-
-
-def _restore_file(
+def restore_file(
     arguments: argparse.Namespace, networks: tuple["Restorer", "Predictor"], source: Path, target: Path, media: str
-) -> tuple[str, str | None]:
-    """Restores one file; returns the line that says what was done, and why a video is incomplete."""
+) -> tuple[str, "ImageReport | VideoReport"]:
+    """Restores one file; returns the line that says what was done, and the report."""
     from keras_deartifact import restore
 
     restorer, predictor = networks
-    options: dict[str, Any] = {"strength": arguments.strength, "overwrite": arguments.overwrite, "predictor": predictor}
+    options = options_of(arguments, source, media) | {"predictor": predictor}
     if media == "image":
-        within = arguments.within_quantisation and (not arguments.input.is_dir() or _is_jpeg(source))
-        options |= {"quality": arguments.quality, "bits": arguments.bits}
-        image = restore.restore_image(restorer, source, target, within_quantisation=within, **options)
+        image = restore.restore_image(restorer, source, target, **options)
         for remark in image.remarks:
             console.say(f"warning: {source}: {remark}")
-        return f"{target}: {_image_summary(image)}", None
-    options |= {"codec": arguments.codec, "crf": arguments.crf, "preset": arguments.preset, "drop": arguments.drop}
+        return f"{target}: {_image_summary(image)}", image
     name = f"{source}: " if arguments.input.is_dir() else ""
     options["notice"] = lambda line: console.say(f"{name}left out: {line}")
-    with console.progress(frame_count(source), source.name) as step_to:
-        report = restore.restore_video(restorer, source, target, progress=step_to, **options)
-    return f"{target}: {_summary(report)}", report.broken
+    watched = Watched(restorer)
+    with console.progress(frame_count(source), source.name, note=watched.note) as step_to:
+        report = restore.restore_video(watched, source, target, progress=step_to, **options)
+    return f"{target}: {_summary(report)}", report
+
+
+def options_of(arguments: argparse.Namespace, source: Path, media: str) -> dict[str, Any]:
+    """What the arguments are to `restore_image` or `restore_video`."""
+    options: dict[str, Any] = {"strength": arguments.strength, "overwrite": arguments.overwrite}
+    if media == "image":
+        within = arguments.within_quantisation and (not arguments.input.is_dir() or _is_jpeg(source))
+        return options | {"quality": arguments.quality, "bits": arguments.bits, "within_quantisation": within}
+    return options | {
+        "codec": arguments.codec,
+        "crf": arguments.crf,
+        "preset": arguments.preset,
+        "drop": arguments.drop,
+    }
+
+
+class Watched:
+    """A restorer that knows what it was told last, for who looks on."""
+
+    def __init__(self, restorer: "Restorer") -> None:
+        self._restorer = restorer
+        self._log2_step: float | None = None
+
+    def __call__(self, frames: Any, quantiser_map: Any = None) -> Any:
+        """Restores frames."""
+        self._log2_step = None if quantiser_map is None else float(quantiser_map.mean())
+        return self._restorer(frames, quantiser_map)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the restorer says of itself, such as its tile."""
+        return getattr(self._restorer, name)
+
+    def note(self) -> str:
+        """How strongly the last frame was compressed."""
+        return "" if self._log2_step is None else f"log2 step {self._log2_step:.2f}"
 
 
 def _is_jpeg(path: Path) -> bool:
