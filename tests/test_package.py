@@ -43,6 +43,7 @@ LAYERS = {
     "data": 3,
     "demo": 3,
     "description": 3,
+    "report": 3,
     "restore": 3,
     "study": 3,
     "cli": 4,

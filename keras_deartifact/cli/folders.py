@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deartifact import console
-from keras_deartifact.cli import jobs, plan, records
+from keras_deartifact.cli import jobs, pages, plan, records
 from keras_deartifact.cli.common import BROKEN, DONE, FAILED, INTERRUPTED, load_networks
 from keras_deartifact.cli.plan import Planned
 from keras_deartifact.cli.records import Record
@@ -121,6 +121,7 @@ class _Run:
             raise
         code = self._tell_all()
         records.write(self._arguments, self._records, self._model, code)
+        pages.write(self._arguments, self._records, self._model)
         return code
 
     def _tell_each(self, outcomes: Iterator[Outcome]) -> None:

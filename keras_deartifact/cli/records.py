@@ -65,7 +65,7 @@ def done(
 
 def found(arguments: argparse.Namespace, source: Path, predicted: float | None) -> dict[str, Any]:
     """What is known of a file, if it was asked for."""
-    if arguments.json is None:
+    if arguments.json is None and arguments.report is None:
         return {}
     from keras_deartifact import description
 
@@ -87,18 +87,23 @@ def model(restorer: "Restorer") -> dict[str, Any]:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Checks before work starts that the JSON can be written where it shall go.
+    """Checks before work starts that the JSON and the report can be written where they shall go.
 
     Raises:
-        ValueError: it is a folder, in none, or the input or the output itself.
+        ValueError: one is a folder, in none, or the input, the output or the other one; or there is nothing to report.
     """
-    if arguments.json in (None, "-"):
-        return
-    path = Path(arguments.json)
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"--json must name a file in a folder that exists, or be '-'. Received: {path}")
-    if path.resolve() in (arguments.input.resolve(), Path(arguments.output).resolve()):
-        raise ValueError(f"--json must name another file than the input and the output. Received: {path}")
+    if arguments.report is not None and arguments.dry_run:
+        raise ValueError("--report shows what was restored, and --dry-run restores nothing; take --json instead.")
+    taken = {arguments.input.resolve(): "the input", Path(arguments.output).resolve(): "the output"}
+    for flag, given in (("--json", arguments.json), ("--report", arguments.report)):
+        if given is None or (flag, given) == ("--json", "-"):
+            continue
+        path = Path(given)
+        if path.is_dir() or not path.parent.is_dir():
+            raise ValueError(f"{flag} must name a file in a folder that exists. Received: {path}")
+        if path.resolve() in taken:
+            raise ValueError(f"{flag} must name another file than {taken[path.resolve()]}. Received: {path}")
+        taken[path.resolve()] = f"that of {flag}"
 
 
 def tell(arguments: argparse.Namespace, line: str) -> None:
@@ -145,7 +150,11 @@ def write(
     if arguments.json == "-":
         print(text, end="", flush=True)
         return
-    path = Path(arguments.json)
+    replace(Path(arguments.json), text)
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file that is there in whole or not at all."""
     temporary = path.with_name(f".deartifact-{os.getpid()}{path.suffix}")
     try:
         temporary.write_text(text, "utf-8")

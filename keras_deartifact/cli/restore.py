@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deartifact import console
-from keras_deartifact.cli import isolation, records
+from keras_deartifact.cli import isolation, pages, records
 from keras_deartifact.cli.common import (
     BROKEN,
     DONE,
@@ -114,6 +114,12 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         help="write what became of every file, what was found of it, and with which model, as JSON; '-' is stdout, "
         "which then holds nothing else",
     )
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write an HTML page with up to a dozen frames before and after, how strongly they were compressed and how "
+        "much they changed over time, and what was found and done; needs no network",
+    )
     folder = parser.add_argument_group("a folder as input")
     folder.add_argument(
         "--include",
@@ -181,6 +187,7 @@ def _restore_single(arguments: argparse.Namespace) -> int:
     records.tell(arguments, line)
     code = DONE if record.message is None else BROKEN
     records.write(arguments, [record], records.model(networks[0]), code)
+    pages.write(arguments, [record], records.model(networks[0]))
     return code
 
 

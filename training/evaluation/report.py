@@ -1,15 +1,11 @@
 """The report: one HTML file with everything in it, to be opened in any browser, without a network."""
 
-import base64
 import html
 import io
-import json
 from collections.abc import Iterable, Sequence
 from importlib import resources
-from typing import Any
 
-from PIL import Image
-
+from keras_deartifact import report
 from training.evaluation.rate import Curve
 from training.evaluation.records import COMPRESSED, ORIGINAL
 from training.evaluation.stills import Shown
@@ -33,7 +29,7 @@ def render(
         plots: quality over rate.
         shown: pictures to compare by eye.
     """
-    template = resources.files("training.evaluation").joinpath("report.html").read_text("utf-8")
+    template = report.with_viewer(resources.files("training.evaluation").joinpath("report.html").read_text("utf-8"))
     parts = {
         "title": html.escape(title),
         "facts": "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in facts.items()),
@@ -97,12 +93,6 @@ def _plot(title: str, quality: str, curves: Sequence[Curve]) -> str:
     return f"<figure>{svg[svg.index('<svg') :]}</figure>"
 
 
-def _picture(pixels: Any) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
 def _pictures(shown: Sequence[Shown]) -> str:
     """What the page's script makes its viewers of."""
     items = [
@@ -111,14 +101,13 @@ def _pictures(shown: Sequence[Shown]) -> str:
             "width": int(next(iter(picture.versions.values())).shape[1]),
             "height": int(next(iter(picture.versions.values())).shape[0]),
             "versions": {
-                name: _picture(pixels)
+                name: report.picture_address(pixels)
                 for name, pixels in sorted(picture.versions.items(), key=lambda version: _place(version[0]))
             },
         }
         for picture in shown
     ]
-    # A closing tag in a name would end the script.
-    return json.dumps(items).replace("</", "<\\/")
+    return report.script_data(items)
 
 
 def _place(method: str) -> int:
