@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _PICTURES = 12
 
-_HEAD = ("file", "what became of it", "was", "log2 step stated", "shown", "frames", "seconds", "notes")
+_HEAD = ("file", "status", "was", "log2 step stated", "log2 step shown", "frames", "seconds", "notes")
 
 
 def write(arguments: argparse.Namespace, done: Sequence[Record], of_model: dict[str, Any] | None) -> None:
@@ -132,7 +132,7 @@ def _steps(found: dict[str, Any]) -> tuple[str, str]:
 
 
 def _name(arguments: argparse.Namespace, record: Record) -> str:
-    return _plain(record.source.relative_to(arguments.input) if arguments.input.is_dir() else record.source)
+    return _plain(record.source.relative_to(arguments.input) if arguments.input.is_dir() else record.source.name)
 
 
 def _plain(name: str | os.PathLike[str]) -> str:

@@ -8,8 +8,8 @@ from keras_deartifact.report.samples import Curve
 
 __all__ = ["plot"]
 
-_WIDTH, _HEIGHT = 640, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 34, 34
+_WIDTH, _HEIGHT = 640, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 52, 34
 
 
 def plot(title: str, curves: Sequence[Curve], least: float | None = None) -> str:
@@ -45,7 +45,12 @@ def plot(title: str, curves: Sequence[Curve], least: float | None = None) -> str
         for time, anchor in places
     ]
     parts.append(f'<text x="{_LEFT}" y="16" class="title">{html.escape(title)}</text>')
-    right = _WIDTH - _RIGHT
+    if len(curves) > 1:
+        names = "".join(
+            f'<tspan class="name{index}" dx="{12 if index else 0}">{html.escape(curve.name)}</tspan>'
+            for index, curve in enumerate(curves)
+        )
+        parts.append(f'<text x="{_LEFT}" y="38">{names}</text>')
     for index, curve in reversed(list(enumerate(curves))):
         points = " ".join(f"{across(time):.1f},{up(value):.1f}" for time, value in curve.points)
         if len(curve.points) == 1:
@@ -53,11 +58,6 @@ def plot(title: str, curves: Sequence[Curve], least: float | None = None) -> str
             parts.append(f'<circle class="line{index}" cx="{across(time):.1f}" cy="{up(value):.1f}" r="3"/>')
         else:
             parts.append(f'<polyline class="line{index}" points="{points}"/>')
-        if len(curves) > 1:
-            parts.append(
-                f'<text x="{right}" y="16" text-anchor="end" class="name{index}">{html.escape(curve.name)}</text>'
-            )
-            right -= 8 * len(curve.name) + 12
     name = html.escape(f"{title}, from {min(values):.2f} to {max(values):.2f}", quote=True)
     return (
         f'<svg class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}">'

@@ -6,6 +6,7 @@ Both files are read as they are, so that the second encode is part of what is sh
 import contextlib
 import itertools
 import os
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ POINTS = 120
 
 PREDICTIONS = 24
 """Frames of a video whose quality is predicted, at most; each takes as long as two restored frames."""
+
+_RECENT = 12
 
 PART = (720, 1280)
 """Height and width in pixels of what is shown of a picture, at most: a page has to stay of a size that opens."""
@@ -99,15 +102,15 @@ def _of_video(source: StrPath, target: StrPath, count: int, frames: int, predict
     shown: list[Shown] = []
     stated, predicted, change = [], [], []
     codec = video.probe(source).codec
-    pending: list[float] = []
+    # Frames of different kinds take turns, so that one says little.
+    recent: deque[float] = deque(maxlen=max(_RECENT, frames // POINTS))
     started: float | None = None
     for index, (before, after) in enumerate(_pairs(source, target)):
         # Both are always set, see `video.Frame`.
         seconds = float((before.image.pts or 0) * (before.image.time_base or 0))
         started = seconds if started is None else started
         if before.qp is not None and codec in quantiser.STEP_FROM_QP:
-            # The mean since the last point: frames of different kinds take turns.
-            pending.append(float(quantiser.log2_step_from_qp(before.qp, codec).mean()))
+            recent.append(float(quantiser.log2_step_from_qp(before.qp, codec).mean()))
         if index not in looked_at | predicted_at | shown_at:
             continue
         time = seconds - started
@@ -115,9 +118,8 @@ def _of_video(source: StrPath, target: StrPath, count: int, frames: int, predict
         if index in looked_at:
             new = colour.to_rgb(after)
             change.append((time, _change(pixels, new)))
-            if pending:
-                stated.append((time, sum(pending) / len(pending)))
-                pending = []
+            if recent:
+                stated.append((time, sum(recent) / len(recent)))
         if predictor is not None and index in predicted_at:
             predicted.append((time, float(np.median(predictor(image.to_float(pixels)[None])))))
         if index in shown_at:
