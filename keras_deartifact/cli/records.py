@@ -94,6 +94,12 @@ def check(arguments: argparse.Namespace) -> None:
     """
     if arguments.report is not None and arguments.dry_run:
         raise ValueError("--report shows what was restored, and --dry-run restores nothing; take --json instead.")
+    if arguments.preview is not None:
+        for flag in ("report", "json", "dry_run"):
+            if getattr(arguments, flag):
+                raise ValueError(f"--preview makes no copy, and goes without --{flag.replace('_', '-')}.")
+        if arguments.input.is_dir():
+            raise ValueError(f"--preview needs one file as input. Received: {arguments.input}")
     taken = {arguments.input.resolve(): "the input", Path(arguments.output).resolve(): "the output"}
     for flag, given in (("--json", arguments.json), ("--report", arguments.report)):
         if given is None or (flag, given) == ("--json", "-"):

@@ -120,6 +120,15 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         help="write an HTML page with up to a dozen frames before and after, how strongly they were compressed and how "
         "much they changed over time, and what was found and done; needs no network",
     )
+    parser.add_argument(
+        "--preview",
+        type=_seconds,
+        nargs="?",
+        const=5.0,
+        metavar="SECONDS",
+        help="of one file: write a picture, or a video of a few seconds from its middle (default: 5), with the "
+        "compressed one on the left and the restored one on the right, instead of a copy",
+    )
     folder = parser.add_argument_group("a folder as input")
     folder.add_argument(
         "--include",
@@ -146,6 +155,10 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
 
 def _strength(text: str) -> float:
     return within(text, float(text), 0.0, 2.0)
+
+
+def _seconds(text: str) -> float:
+    return within(text, float(text), 0.1, 600.0)
 
 
 def _restore(arguments: argparse.Namespace) -> int:
@@ -179,6 +192,8 @@ def _restore_single(arguments: argparse.Namespace) -> int:
         return DONE
     files.check_target(source, output, arguments.overwrite)
     networks = load_networks(arguments)
+    if arguments.preview is not None:
+        return _preview(arguments, networks, source, output, media)
     started = time.perf_counter()
     line, report = restore_file(arguments, networks, source, output, media)
     record = records.done(arguments, source, output, report, time.perf_counter() - started)
@@ -189,6 +204,25 @@ def _restore_single(arguments: argparse.Namespace) -> int:
     records.write(arguments, [record], records.model(networks[0]), code)
     pages.write(arguments, [record], records.model(networks[0]))
     return code
+
+
+def _preview(
+    arguments: argparse.Namespace, networks: tuple["Restorer", "Predictor"], source: Path, target: Path, media: str
+) -> int:
+    from keras_deartifact import restore
+
+    restorer, predictor = networks
+    options = options_of(arguments, source, media) | {"predictor": predictor}
+    if media == "image":
+        restore.preview_image(restorer, source, target, **options)
+        print(f"{target}: compressed on the left, restored on the right")
+        return DONE
+    watched = Watched(restorer)
+    with console.progress(None, source.name, note=watched.note) as step_to:
+        seconds = arguments.preview
+        count = restore.preview_video(watched, source, target, seconds=seconds, progress=step_to, **options)
+    print(f"{target}: {count} frames, compressed on the left, restored on the right")
+    return DONE
 
 
 def restore_file(

@@ -14,6 +14,7 @@ from keras_deartifact.restore.pictures import (
     ImageReport,
     restore_image,
 )
+from keras_deartifact.restore.preview import preview_image, preview_video
 from keras_deartifact.restore.videos import (
     EARLIER_LOG2_STEP,
     MPEG_SHARE,
@@ -40,6 +41,8 @@ __all__ = [
     "ImageReport",
     "VideoReport",
     "margin_of_tile",
+    "preview_image",
+    "preview_video",
     "restore_frames",
     "restore_image",
     "restore_video",
