@@ -107,7 +107,7 @@ def preview_video(
         restored = Path(folder) / f"restored{Path(target).suffix}"
         cut(source, part, seconds)
         restore_video(restorer, part, restored, **options)
-        return _side_by_side(part, restored, temporary, video.probe(source).rotation_degrees)
+        return _side_by_side(part, restored, temporary, video.probe(source).rotation_degrees, seconds)
 
 
 def cut(source: files.StrPath, target: files.StrPath, seconds: float) -> None:
@@ -177,8 +177,8 @@ def _timed(packets: list[Packet[VideoStream]], frame: Fraction) -> list[Packet[V
     return packets
 
 
-def _side_by_side(before: Path, after: Path, target: Path, rotation: int) -> int:
-    """Writes both videos beside each other; returns the number of frames."""
+def _side_by_side(before: Path, after: Path, target: Path, rotation: int, seconds: float) -> int:
+    """Writes so many seconds of both videos beside each other; returns the number of frames."""
     info = video.probe(before)
     turns = round(rotation / 90) % 4
     shape = info.sample_aspect_ratio or Fraction(1)
@@ -194,6 +194,9 @@ def _side_by_side(before: Path, after: Path, target: Path, rotation: int) -> int
         with contextlib.suppress(video.BrokenVideoError):
             pairs = zip(*(video.read_frames(path, quantisers=False) for path in (before, after)), strict=False)
             for old, restored in pairs:
+                if stream is not None and ((old.image.pts or 0) - start) * info.time_base >= seconds:
+                    # After it there are holes: what is coded later, but seen before, was cut off.
+                    break
                 halves = [np.rot90(colour.to_rgb(each.image), turns) for each in (old, restored)]
                 # 4:2:0 has no odd sizes.
                 rows, columns = (side - side % 2 for side in halves[0].shape[:2])
