@@ -98,14 +98,14 @@ def _plain_progress(
             return
         last = now
         rate = done / (now - started)
-        left = unit if total is None or done > total else f"/{total}{unit}, {_duration((total - done) / rate)} left"
+        left = unit if total is None or done > total else f"/{total}{unit}, {duration((total - done) / rate)} left"
         more = note() if note is not None else ""
         say(f"{name}: {done}{left}, {rate:.1f}{unit} a second" + (f", {more}" if more else ""))
 
     return show
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Seconds as a reader has them: 50 s, 12 min, 3 h 20 min."""
     if seconds < 120:
         return f"{seconds:.0f} s"

@@ -23,7 +23,7 @@ def test_progress_without_a_terminal(capfd, monkeypatch):
     ("seconds", "text"), [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (3599, "1 h 0 min"), (12000, "3 h 20 min")]
 )
 def test_durations(seconds, text):
-    assert console._duration(seconds) == text
+    assert console.duration(seconds) == text
 
 
 def test_silent_progress(capfd, monkeypatch):

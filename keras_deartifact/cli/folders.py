@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deartifact import console
-from keras_deartifact.cli import jobs, pages, plan, records
+from keras_deartifact.cli import jobs, pages, plan, records, selection
 from keras_deartifact.cli.common import BROKEN, DONE, FAILED, INTERRUPTED, load_networks
 from keras_deartifact.cli.plan import Planned
 from keras_deartifact.cli.records import Record
@@ -45,6 +45,8 @@ def restore_folder(arguments: argparse.Namespace) -> int:
     planned = list(plan.of_folder(arguments, names))
     if arguments.dry_run:
         return _Run(arguments, planned).finish(_would_do(arguments, each) for each in planned)
+    todo = [(item.source, item.media) for item in planned if item.decided is None and item.media is not None]
+    selection.choose_model(arguments, todo)
     run = _Run(arguments, planned)
     if (arguments.jobs or 1) > 1:
         return run.finish(jobs.restore_all(arguments, planned, run.know_model))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deartifact import console
-from keras_deartifact.cli import isolation, pages, records
+from keras_deartifact.cli import isolation, pages, records, selection
 from keras_deartifact.cli.common import (
     BROKEN,
     DONE,
@@ -120,6 +120,20 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         help="write an HTML page with up to a dozen frames before and after, how strongly they were compressed and how "
         "much they changed over time, and what was found and done; needs no network",
     )
+    speed = parser.add_mutually_exclusive_group()
+    speed.add_argument(
+        "--target-fps",
+        type=_frames_a_second,
+        metavar="F",
+        help="take the best model that ships which restores so many frames a second on this machine, by a trial of a "
+        "few of the (largest) video's frames; if none does, the fastest, with a warning",
+    )
+    speed.add_argument(
+        "--time-budget",
+        type=selection.seconds,
+        metavar="DURATION",
+        help="the same by the time that the whole run may take, such as 90s, 15m or 1h30m",
+    )
     parser.add_argument(
         "--preview",
         type=_seconds,
@@ -161,6 +175,10 @@ def _seconds(text: str) -> float:
     return within(text, float(text), 0.1, 600.0)
 
 
+def _frames_a_second(text: str) -> float:
+    return within(text, float(text), 0.001, 100000.0)
+
+
 def _restore(arguments: argparse.Namespace) -> int:
     from keras_deartifact.cli import folders
 
@@ -191,6 +209,7 @@ def _restore_single(arguments: argparse.Namespace) -> int:
         records.write(arguments, [records.Record(source, output, "planned", found=found)], None, DONE)
         return DONE
     files.check_target(source, output, arguments.overwrite)
+    selection.choose_model(arguments, [(source, media)])
     networks = load_networks(arguments)
     if arguments.preview is not None:
         return _preview(arguments, networks, source, output, media)

@@ -24,11 +24,12 @@ Each engine imports its runtime when it is first used. A model in several forms 
 here: `choice.py`.
 """
 
-from keras_deartifact.engines.choice import record, remembered
+from keras_deartifact.engines.choice import SPEED_SIZE, record, remembered, speed
 from keras_deartifact.engines.loading import ENGINES, SERVING, load, load_predictor
 from keras_deartifact.engines.network import Network
 from keras_deartifact.engines.onnx import PROVIDERS
 from keras_deartifact.engines.restorer import LoadedRestorer, Predictor, Restorer
+from keras_deartifact.engines.selection import Selection, select
 from keras_deartifact.engines.serving import Server, ServingError
 from keras_deartifact.engines.shipped import (
     DEFAULT_MODEL,
@@ -36,6 +37,7 @@ from keras_deartifact.engines.shipped import (
     card,
     digest,
     forms,
+    general_models,
     predictor_path,
     pretrained_models,
     pretrained_path,
@@ -47,15 +49,18 @@ __all__ = [
     "PREDICTOR",
     "PROVIDERS",
     "SERVING",
+    "SPEED_SIZE",
     "LoadedRestorer",
     "Network",
     "Predictor",
     "Restorer",
+    "Selection",
     "Server",
     "ServingError",
     "card",
     "digest",
     "forms",
+    "general_models",
     "load",
     "load_predictor",
     "predictor_path",
@@ -63,4 +68,6 @@ __all__ = [
     "pretrained_path",
     "record",
     "remembered",
+    "select",
+    "speed",
 ]

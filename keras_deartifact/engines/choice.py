@@ -17,9 +17,12 @@ import numpy as np
 from keras_deartifact.engines import onnx, shipped, speeds
 from keras_deartifact.engines.restorer import LoadedRestorer
 
-__all__ = ["LEAD", "Candidate", "candidates", "choose", "record", "remembered"]
+__all__ = ["LEAD", "Candidate", "candidates", "choose", "record", "remembered", "speed"]
 
 LEAD = 1.1
+
+SPEED_SIZE = (368, 640)
+"""Height and width in pixels of the frames at which `speed` measures."""
 
 
 class Candidate(NamedTuple):
@@ -168,6 +171,30 @@ def record(restorer: LoadedRestorer, fps: float, height: int, width: int) -> boo
     size = speeds.size_name(height, width)
     speeds.write({key: {size: fps}}, replace=True)
     return speeds.read().get(key, {}).get(size) == fps
+
+
+def speed(restorer: LoadedRestorer, height: int, width: int) -> float:
+    """Returns how many frames of a size a network restores in a second, alone: from what is remembered, or measured.
+
+    Speeds are taken for proportional to the number of pixels.
+
+    Args:
+        restorer: from `load`.
+        height: of the frames, in pixels.
+        width: of the frames, in pixels.
+    """
+    key = _key(Candidate(restorer.engine, restorer.path, restorer.provider), restorer.threads)
+    sizes = {_pixels(size)[0]: fps for size, fps in speeds.read().get(key, {}).items() if fps}
+    # Small ones say little of large ones.
+    large = [pixels for pixels in sizes if pixels >= SPEED_SIZE[0] * SPEED_SIZE[1]]
+    if not large:
+        rows, columns = restorer.tile or SPEED_SIZE
+        frames = np.full((1, rows, columns, 3), 0.5, np.float32)
+        fps = speeds.frames_a_second(lambda: restorer(frames))
+        record(restorer, fps, rows, columns)
+        sizes, large = {rows * columns: fps}, [rows * columns]
+    pixels = min(large, key=lambda each: abs(each - height * width))
+    return sizes[pixels] * pixels / (height * width)
 
 
 def _measured(restorer: LoadedRestorer) -> speeds.Sizes:

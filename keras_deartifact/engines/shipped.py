@@ -12,6 +12,7 @@ __all__ = [
     "card",
     "digest",
     "forms",
+    "general_models",
     "is_as_shipped",
     "predictor_path",
     "pretrained_models",
@@ -20,6 +21,9 @@ __all__ = [
 
 DEFAULT_MODEL = "shuffle_nano"
 PREDICTOR = "quality_predictor"
+
+# One network at several costs, from the cheapest to the best.
+_SIZES = ("shuffle_pico", "shuffle_nano", "shuffle_small", "shuffle_base")
 
 FOLDER = Path(__file__).resolve().parents[1] / "pretrained"
 
@@ -30,6 +34,11 @@ _SUFFIXES = {"litert": ".tflite", "onnx": ".onnx", "keras": ".keras"}
 def pretrained_models() -> list[str]:
     """Returns the names of the restoring models that ship with the package, sorted."""
     return sorted(card.stem for card in FOLDER.glob("*.json") if card.stem != PREDICTOR)
+
+
+def general_models() -> list[str]:
+    """Returns the models that ship and restore anything, from the cheapest to the best."""
+    return [name for name in _SIZES if name in pretrained_models()]
 
 
 def forms(name: str) -> dict[str, Path]:

@@ -15,6 +15,7 @@ from keras_deartifact.restore.pictures import (
     restore_image,
 )
 from keras_deartifact.restore.preview import preview_image, preview_video
+from keras_deartifact.restore.trial import trial
 from keras_deartifact.restore.videos import (
     EARLIER_LOG2_STEP,
     MPEG_SHARE,
@@ -46,4 +47,5 @@ __all__ = [
     "restore_frames",
     "restore_image",
     "restore_video",
+    "trial",
 ]
