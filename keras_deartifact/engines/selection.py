@@ -29,17 +29,23 @@ def select(
         names: of the models, from the cheapest to the best; at least one.
         wanted: rate, in any unit.
         alone: the rate of a model's network alone, which a whole run does not exceed; cheap to ask for.
-        whole: the rate of a whole run; asked for only where the network alone is fast enough.
+        whole: the rate of a whole run; asked for only where the network alone is fast enough, and of what is
+            selected.
 
     Returns:
         The best whose whole run is as fast as wanted; if there is none, the fastest.
     """
     rates: dict[str, float] = {}
+    tried: set[str] = set()
     for name in reversed(names):
         rates[name] = alone(name)
         if rates[name] < wanted:
             continue
         rates[name] = whole(name)
+        tried.add(name)
         if rates[name] >= wanted:
             return Selection(name, True, rates)
-    return Selection(max(rates, key=lambda name: rates[name]), False, rates)
+    fastest = max(rates, key=lambda name: rates[name])
+    if fastest not in tried:
+        rates[fastest] = whole(fastest)
+    return Selection(fastest, False, rates)
