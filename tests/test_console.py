@@ -67,3 +67,9 @@ def test_what_can_be_expected():
 )
 def test_sentences(error, expected):
     assert console.sentence(error).startswith(expected)
+
+
+def test_a_name_cannot_make_lines(capfd):
+    console.say("a\nb\x1b[31m\udcff é\u2028 日本\xa0c")
+    console.show("a\nb")
+    assert capfd.readouterr() == ("a\\nb\n", "deartifact: a\\nb\\x1b[31m\\udcff é\\u2028 日本\xa0c\n")

@@ -513,3 +513,10 @@ def test_what_is_no_predictor_is_refused(tmp_path):
     for file in (tmp_path / "missing.tflite", engines.pretrained_path(engines.DEFAULT_MODEL)):
         with pytest.raises(ValueError, match=f"{file} is no quality predictor: "):
             engines.load_predictor(file)
+
+
+def test_a_network_knows_what_it_was_told():
+    restorer = engines.load(engines.DEFAULT_MODEL, "litert", 1)
+    assert restorer.log2_step is None
+    restorer(np.zeros((1, 32, 32, 3), np.float32), np.full((1, 2, 2), 4.5, np.float32))
+    assert restorer.log2_step == 4.5

@@ -151,6 +151,21 @@ def test_two_files_do_not_get_one_name(tmp_path, run, restorer, photo):
     assert "a.gif.png: its copy would get the name of that of a.gif" in err
 
 
+def test_names_that_are_no_text(tmp_path, run, restorer, photo):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in (b"one\nline.png", b"two\x1b[31m.png", b"three\xff.png"):
+        with open(os.path.join(os.fsencode(folder), name), "wb") as stream:
+            Image.fromarray(photo(16, 16)).save(stream, "PNG")
+    report = tmp_path / "report.json"
+    code, out, err = run("restore", folder, "-o", tmp_path / "out", "--json", report, "--report", tmp_path / "a.html")
+    assert code == 0 and out.count("\n") == 4 and "\x1b" not in out and "\udcff" not in out
+    assert "one\\nline.png" in out and "three\\udcff.png" in out
+    files = json.loads(report.read_text("utf-8"))["files"]
+    assert os.fsencode(files[1]["source"]).endswith(b"three\xff.png") and Path(files[1]["target"]).exists()
+    assert "three\\udcff.png" in (tmp_path / "a.html").read_text("utf-8")
+
+
 def test_an_interrupted_run_says_what_is_left(tmp_path, run, monkeypatch, archive):
     def interrupted(frames, quantiser_map=None):
         if frames.shape[1] == 64:
@@ -235,7 +250,7 @@ def test_an_interruption_ends_all_jobs(tmp_path, archive, make_video):
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err.splitlines()[-1].startswith("deartifact: interrupted") and "Traceback" not in err
-    assert names(tmp_path / "out") == []
+    assert not any((tmp_path / "out" / f"0{index}.mp4").exists() for index in range(2))
     # Nothing of it goes on: Python's own helper ends a moment later.
     deadline = time.monotonic() + 10
     with pytest.raises(ProcessLookupError):

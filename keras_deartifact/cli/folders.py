@@ -42,7 +42,11 @@ def restore_folder(arguments: argparse.Namespace) -> int:
     names = plan.chosen(every, arguments.include, arguments.exclude)
     if every and not names:
         raise ValueError(f"none of the {len(every)} files matches --include and --exclude. Received: {source}")
-    planned = list(plan.of_folder(arguments, names))
+    planned = []
+    with console.progress(len(names), str(source), " files looked at") as step_to:
+        for item in plan.of_folder(arguments, names):
+            planned.append(item)
+            step_to(len(planned))
     if arguments.dry_run:
         return _Run(arguments, planned).finish(_would_do(arguments, each) for each in planned)
     todo = [(item.source, item.media) for item in planned if item.decided is None and item.media is not None]

@@ -236,10 +236,9 @@ def _preview(
         restore.preview_image(restorer, source, target, **options)
         print(f"{target}: compressed on the left, restored on the right")
         return DONE
-    watched = Watched(restorer)
-    with console.progress(None, source.name, note=watched.note) as step_to:
+    with console.progress(None, source.name, note=lambda: _told(restorer)) as step_to:
         seconds = arguments.preview
-        count = restore.preview_video(watched, source, target, seconds=seconds, progress=step_to, **options)
+        count = restore.preview_video(restorer, source, target, seconds=seconds, progress=step_to, **options)
     print(f"{target}: {count} frames, compressed on the left, restored on the right")
     return DONE
 
@@ -259,9 +258,8 @@ def restore_file(
         return f"{target}: {_image_summary(image)}", image
     name = f"{source}: " if arguments.input.is_dir() else ""
     options["notice"] = lambda line: console.say(f"{name}left out: {line}")
-    watched = Watched(restorer)
-    with console.progress(frame_count(source), source.name, note=watched.note) as step_to:
-        report = restore.restore_video(watched, source, target, progress=step_to, **options)
+    with console.progress(frame_count(source), source.name, note=lambda: _told(restorer)) as step_to:
+        report = restore.restore_video(restorer, source, target, progress=step_to, **options)
     return f"{target}: {_summary(report)}", report
 
 
@@ -279,25 +277,10 @@ def options_of(arguments: argparse.Namespace, source: Path, media: str) -> dict[
     }
 
 
-class Watched:
-    """A restorer that knows what it was told last, for who looks on."""
-
-    def __init__(self, restorer: "Restorer") -> None:
-        self._restorer = restorer
-        self._log2_step: float | None = None
-
-    def __call__(self, frames: Any, quantiser_map: Any = None) -> Any:
-        """Restores frames."""
-        self._log2_step = None if quantiser_map is None else float(quantiser_map.mean())
-        return self._restorer(frames, quantiser_map)
-
-    def __getattr__(self, name: str) -> Any:
-        """What the restorer says of itself, such as its tile."""
-        return getattr(self._restorer, name)
-
-    def note(self) -> str:
-        """How strongly the last frame was compressed."""
-        return "" if self._log2_step is None else f"log2 step {self._log2_step:.2f}"
+def _told(restorer: "Restorer") -> str:
+    """How strongly the last frame was compressed."""
+    log2_step = getattr(restorer, "log2_step", None)
+    return "" if log2_step is None else f"log2 step {log2_step:.2f}"
 
 
 def _is_jpeg(path: Path) -> bool:

@@ -46,6 +46,7 @@ class LoadedRestorer:
         has_other_threads: whether it has another number all the same.
         tile: height and width in pixels of the only frames that it takes, None for any. `restore.restore_frames` cuts
             others to that size.
+        log2_step: mean of the quantiser map that it was given last, for who looks on; None before.
         notes: what the user should know, a line each: why this engine was chosen, what was asked for in vain.
     """
 
@@ -58,6 +59,7 @@ class LoadedRestorer:
         self.threads = threads or os.cpu_count() or 1
         self.has_other_threads = network.has_other_threads
         self.tile = network.tile
+        self.log2_step: float | None = None
         self.notes = notes + network.notes
         self._network = network
 
@@ -68,6 +70,7 @@ class LoadedRestorer:
             ValueError: the frames or the map have another shape or dtype than they should, or the engine fails on them.
         """
         maps = self._checked_map(frames, quantiser_map)[..., None]
+        self.log2_step = float(maps.mean())
         is_uint8 = frames.dtype == np.uint8
         network = self._network
         if network.channels == 1:
