@@ -61,9 +61,9 @@ def _table(head: Row, rows: Sequence[Row]) -> str:
 def _entry(entry: Entry, index: int) -> str:
     plots = ""
     if entry.samples.steps:
-        plots += plot("log2 of the quantiser step; higher is harder compressed", entry.samples.steps)
+        plots += plot("log2 of the quantiser step", entry.samples.steps)
     if len(entry.samples.change.points) > 1:
-        plots += plot("what restoring changed, root mean square, levels of 255", [entry.samples.change], least=0.0)
+        plots += plot("change by restoring, rms in levels of 255", [entry.samples.change], least=0.0)
     return (
         f"<section><h2>{html.escape(entry.name)}</h2><dl>{_list(entry.facts)}</dl>"
         f'<div class=plots>{plots}</div><div class=viewers id="viewers-{index}"></div></section>'
