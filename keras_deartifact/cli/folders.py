@@ -1,9 +1,10 @@
 """`deartifact restore` of a folder: which files, in which order, how many at once, and what became of them."""
 
 import argparse
+import contextlib
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,9 @@ def _would_do(arguments: argparse.Namespace, item: Planned) -> Outcome:
     return Record(item.source, item.target, "planned", found=known), line.removeprefix(f"{item.source} ")
 
 
-def _restore_all(arguments: argparse.Namespace, planned: Sequence[Planned], run: "_Run") -> Iterator[Outcome]:
+def _restore_all(
+    arguments: argparse.Namespace, planned: Sequence[Planned], run: "_Run"
+) -> Generator[Outcome, None, None]:
     """One file after the other, in this process. The networks are loaded even where all is done: errors come first."""
     networks = load_networks(arguments)
     run.know_model(records.model(networks[0]))
@@ -76,9 +79,7 @@ def _restore_all(arguments: argparse.Namespace, planned: Sequence[Planned], run:
         yield restore_one(arguments, networks, item)
 
 
-def restore_one(
-    arguments: argparse.Namespace, networks: tuple["Restorer", "Predictor"], item: Planned
-) -> tuple[Record, str]:
+def restore_one(arguments: argparse.Namespace, networks: tuple["Restorer", "Predictor"], item: Planned) -> Outcome:
     """Restores a file; an error becomes its outcome."""
     from keras_deartifact.cli.restore import restore_file
 
@@ -117,10 +118,12 @@ class _Run:
         """Takes note of the model, see `records.model`."""
         self._model = values
 
-    def finish(self, outcomes: Iterator[Outcome]) -> int:
+    def finish(self, outcomes: Generator[Outcome, None, None]) -> int:
         """Tells of all files; returns the exit code."""
         try:
-            self._tell_each(outcomes)
+            # However it ends, so do the processes that are at work.
+            with contextlib.closing(outcomes):
+                self._tell_each(outcomes)
         except KeyboardInterrupt:
             left = [Record(each.source, each.target, "pending") for each in self._planned[len(self._records) :]]
             records.write(self._arguments, [*self._records, *left], self._model, INTERRUPTED)

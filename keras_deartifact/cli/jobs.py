@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -30,7 +30,7 @@ _GRACE_SECONDS = 5.0
 
 def restore_all(
     arguments: argparse.Namespace, planned: Sequence[Planned], know_model: Callable[[dict[str, Any]], None]
-) -> Iterator[_Outcome]:
+) -> Generator[_Outcome, None, None]:
     """Restores files, `arguments.jobs` at once; yields what became of each, in their order.
 
     Args:
@@ -73,11 +73,11 @@ def restore_all(
                 worker = busy[connection]  # type: ignore[index]
                 index = worker.index or 0
                 outcomes[index] = worker.result(planned[index])
-                if not worker.is_alive:
-                    workers.remove(worker)
-                    worker = _Worker(shared)
-                    workers.append(worker)
-                idle.append(worker)
+                if worker.is_alive:
+                    idle.append(worker)
+                elif waiting:
+                    workers.append(_Worker(shared))
+                    idle.append(workers[-1])
     finally:
         for worker in workers:
             worker.stop()
@@ -125,7 +125,7 @@ class _Worker:
                 self.ready()
             result: tuple[_Outcome, str] = self.connection.recv()
         except (EOFError, OSError):
-            self.is_alive = False
+            self.is_alive, self.index = False, None
             self._process.join()
             message = f"the process that restored it ended, exit code {self._process.exitcode}"
             return (Record(item.source, item.target, "failed", message=message), "failed"), ""
