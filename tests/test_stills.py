@@ -8,7 +8,7 @@ import zlib
 import av
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, ImageOps, features
 
 from keras_deartifact import stills
 
@@ -713,3 +713,24 @@ def test_what_a_file_gives_back(photo, tmp_path):
     for name in ("a.jpg", "a.webp"):
         stills.write(tmp_path / name, pixels, quality=50)
         np.testing.assert_array_equal(stills.read_back(name, pixels, quality=50), stills.read(tmp_path / name).pixels)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_view_is_upright(orientation, tmp_path, photo):
+    path = tmp_path / "a.png"
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(photo(20, 30)).save(path, exif=exif)
+    with Image.open(path) as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture))
+    np.testing.assert_array_equal(stills.view(path), expected)
+
+
+def test_a_view_has_8_bits_and_black(tmp_path, photo):
+    deep = photo(20, 30)[..., 0].astype(np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(stills.view(tmp_path / "a.png")[..., 1], deep // 257)
+    inks = np.dstack([photo(20, 30), photo(20, 30, 1)[..., :1]])
+    Image.merge("CMYK", [Image.fromarray(inks[..., each]) for each in range(4)]).save(tmp_path / "b.tiff")
+    expected = (255 - inks[..., :3].astype(float)) * (255 - inks[..., 3:].astype(float)) / 255
+    assert np.abs(stills.view(tmp_path / "b.tiff") - expected).max() <= 0.5001

@@ -85,14 +85,9 @@ def samples(
         OSError: the file system does not give it.
     """
     if kind == "image":
-        before, after = _still(source), _still(target)
+        before, after = stills.view(source), stills.view(target)
         return Samples((_shown("", before, after),), (), Curve("change", ((0.0, _change(before, after)),)))
     return _of_video(source, target, count, max(1, frames), predictor)
-
-
-def _still(path: StrPath) -> Pixels:
-    pixels = stills.read(path, inks=True).pixels
-    return pixels if pixels.dtype == np.uint8 else image.to_uint8(image.to_float(pixels))
 
 
 def _of_video(source: StrPath, target: StrPath, count: int, frames: int, predictor: Predictor | None) -> Samples:

@@ -20,18 +20,15 @@ import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 from PIL import Image
 
-from keras_deartifact import colour, encoders, files, image, stills, video
+from keras_deartifact import colour, encoders, files, stills, video
 from keras_deartifact.engines import Restorer
 from keras_deartifact.restore.pictures import restore_image
 from keras_deartifact.restore.videos import restore_video
 from keras_deartifact.video import containers
 
 __all__ = ["cut", "preview_image", "preview_video"]
-
-Pixels = NDArray[np.uint8]
 
 # No decoder holds back more.
 _MOST_WAITING = 16
@@ -42,7 +39,7 @@ _CODECS = {".webm": "libvpx-vp9"}
 def preview_image(
     restorer: Restorer, source: files.StrPath, target: files.StrPath, *, overwrite: bool = False, **options: Any
 ) -> None:
-    """Writes a picture with a picture file on the left and what it is restored to on the right, of 8 bits a sample.
+    """Writes a picture with a picture file on the left and what it is restored to on the right, upright, of 8 bits.
 
     Args:
         restorer: see `engines`.
@@ -62,15 +59,12 @@ def preview_image(
     with files.replacing(source, target, overwrite) as temporary, tempfile.TemporaryDirectory() as folder:
         restored = Path(folder) / Path(target).name
         restore_image(restorer, source, restored, **options)
-        both = np.concatenate([_eight_bits(path) for path in (source, restored)], axis=1)
-        profile = stills.read(source, inks=True).icc_profile
+        both = np.concatenate([stills.view(path) for path in (source, restored)], axis=1)
+        still = stills.read(source, inks=True)
+        # Of inks, it does not describe what is shown.
+        profile = still.icc_profile if still.black is None else None
         lossy = {"quality": options.get("quality") or stills.JPEG_QUALITY} if suffix in (".jpg", ".jpeg") else {}
         Image.fromarray(both).save(temporary, stills.WRITE_FORMATS[suffix], icc_profile=profile, **lossy)
-
-
-def _eight_bits(path: files.StrPath) -> Pixels:
-    pixels = stills.read(path, inks=True).pixels
-    return pixels if pixels.dtype == np.uint8 else image.to_uint8(image.to_float(pixels))
 
 
 def preview_video(

@@ -18,6 +18,7 @@ more than 8 bits, and HEIC, which Pillow does not read.
 
 from keras_deartifact.stills.reading import is_still, read
 from keras_deartifact.stills.still import DEEP_FORMATS, READ_FORMATS, WRITE_FORMATS, Pixels, Still
+from keras_deartifact.stills.views import view
 from keras_deartifact.stills.writing import JPEG_QUALITY, in_depth, left_out, read_back, require, write
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "read",
     "read_back",
     "require",
+    "view",
     "write",
 ]
