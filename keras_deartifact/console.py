@@ -5,14 +5,10 @@ import errno
 import re
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterator
 
 # Without a terminal, a line of progress every so often.
 _LINE_SECONDS = 30.0
-
-# Categories of Unicode: control, surrogate, and what parts lines.
-_ESCAPED = frozenset(("Cc", "Cs", "Zl", "Zp"))
 
 _silent = False
 
@@ -55,13 +51,6 @@ def show(line: str) -> None:
         tqdm.write(line)
     else:
         print(line, flush=True)
-
-
-def printable(text: str) -> str:
-    """Escapes what a file's name may hold and a line may not: control characters, and bytes that are no UTF-8."""
-    return "".join(
-        each.encode("unicode_escape").decode() if unicodedata.category(each) in _ESCAPED else each for each in text
-    )
 
 
 @contextlib.contextmanager

@@ -138,7 +138,7 @@ def test_json_names_the_model(tmp_path, run, archive):
     assert code == 0
     model = json.loads(out)["model"]
     assert model["name"] == "shuffle_nano.tflite" and model["engine"] == "litert"
-    assert model["sha256"] == engines.card(engines.DEFAULT_MODEL)["sha256"]
+    assert model["sha256"] == engines.digest(engines.pretrained_path(engines.DEFAULT_MODEL))
 
 
 def test_two_files_do_not_get_one_name(tmp_path, run, restorer, photo):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deartifact import console
-from keras_deartifact.cli import jobs, pages, plan, records, selection
+from keras_deartifact.cli import isolation, jobs, pages, plan, records, selection
 from keras_deartifact.cli.common import BROKEN, DONE, FAILED, INTERRUPTED, load_networks
 from keras_deartifact.cli.plan import Planned
 from keras_deartifact.cli.records import Record
@@ -75,8 +75,16 @@ def _restore_all(
     """One file after the other, in this process. The networks are loaded even where all is done: errors come first."""
     networks = load_networks(arguments)
     run.know_model(records.model(networks[0]))
+    # Of a process before this one, which a file brought down.
+    earlier: dict[Path, Outcome] = dict(isolation.kept())
+    run.told = len(earlier)
     for item in planned:
-        yield restore_one(arguments, networks, item)
+        if item.name in earlier:
+            yield earlier[item.name]
+            continue
+        outcome = restore_one(arguments, networks, item)
+        isolation.keep((item.name, outcome))
+        yield outcome
 
 
 def restore_one(arguments: argparse.Namespace, networks: tuple["Restorer", "Predictor"], item: Planned) -> Outcome:
@@ -87,6 +95,7 @@ def restore_one(arguments: argparse.Namespace, networks: tuple["Restorer", "Pred
         return _decided(item)
     started = time.perf_counter()
     try:
+        isolation.working_on(item.source)
         item.target.parent.mkdir(parents=True, exist_ok=True)
         line, report = restore_file(arguments, networks, item.source, item.target, item.media)
         seconds = time.perf_counter() - started
@@ -106,9 +115,14 @@ def _failed(arguments: argparse.Namespace, item: Planned, error: Exception) -> O
 
 
 class _Run:
-    """What is told of a folder's files, as they are done and at the end."""
+    """What is told of a folder's files, as they are done and at the end.
+
+    Attributes:
+        told: of how many of them an earlier process has told.
+    """
 
     def __init__(self, arguments: argparse.Namespace, planned: Sequence[Planned]) -> None:
+        self.told = 0
         self._arguments = arguments
         self._planned = planned
         self._model: dict[str, Any] | None = None
@@ -138,7 +152,8 @@ class _Run:
         with console.progress(total, str(self._arguments.input), " files") as step_to:
             for number, (item, (record, line)) in enumerate(zip(self._planned, outcomes, strict=True), 1):
                 self._records.append(record)
-                records.tell(self._arguments, f"[{number}/{total}] {item.name}: {line}")
+                if number > self.told:
+                    records.tell(self._arguments, f"[{number}/{total}] {item.name}: {line}")
                 step_to(number)
 
     def _tell_all(self) -> int:

@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
-from keras_deartifact import console
+from keras_deartifact import bounds, console
 from keras_deartifact.cli import records
 from keras_deartifact.cli.plan import Planned
 from keras_deartifact.cli.records import Record
@@ -155,7 +155,7 @@ def _work(connection: Connection, arguments: argparse.Namespace) -> None:
     # A terminal's Ctrl-C reaches every process; the first one decides, and says so with SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
-    with contextlib.suppress(KeyboardInterrupt, EOFError, OSError):
+    with contextlib.suppress(KeyboardInterrupt, EOFError, OSError), bounds.allowing(arguments.max_pixels):
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from keras_deartifact import console
+from keras_deartifact.cli import isolation
 from keras_deartifact.cli.records import Record
 
 
@@ -56,6 +57,7 @@ def of_folder(arguments: argparse.Namespace, names: Sequence[Path]) -> Iterator[
     for name in names:
         source = arguments.input / name
         try:
+            isolation.working_on(source)
             media = files.kind(source)
         except files.NotMediaError as error:
             promises = files.has_media_name(name)
