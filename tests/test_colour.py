@@ -238,5 +238,5 @@ def test_bad_corrections_are_refused():
         colour.add_correction(frame, np.zeros((8, 16, 3)))
     with pytest.raises(ValueError, match="finite"):
         colour.add_correction(frame, np.full((8, 16, 3), np.nan, np.float32))
-    with pytest.raises(ValueError, match="yuv420p.*Received: pix_fmt='rgba'"):
-        colour.add_correction(noise_frame("rgba", 16, 8), np.zeros((8, 16, 3), np.float32))
+    with pytest.raises(ValueError, match="yuv420p.*Received: pix_fmt='rgb565le'"):
+        colour.add_correction(av.VideoFrame(16, 8, "rgb565le"), np.zeros((8, 16, 3), np.float32))

@@ -8,17 +8,22 @@ streams unchanged.
 Time is integer ticks of a `Fraction` time base, never a float. Nothing holds more than a few frames or packets.
 """
 
+from keras_deartifact.video.carriers import lines, with_picture
 from keras_deartifact.video.info import StreamInfo, VideoInfo, probe
+from keras_deartifact.video.interlacing import Chain
 from keras_deartifact.video.reader import BrokenVideoError, Frame, macroblock_qp, read_frames
 from keras_deartifact.video.writer import VideoWriter
 
 __all__ = [
     "BrokenVideoError",
+    "Chain",
     "Frame",
     "StreamInfo",
     "VideoInfo",
     "VideoWriter",
+    "lines",
     "macroblock_qp",
     "probe",
     "read_frames",
+    "with_picture",
 ]

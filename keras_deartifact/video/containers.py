@@ -7,12 +7,16 @@ import contextlib
 import os
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import av
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
+
+from keras_deartifact.video import interlacing
+
+_DECODES_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 Source = str | os.PathLike[str] | BinaryIO
 
@@ -70,6 +74,14 @@ def is_picture(stream: VideoStream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
+def decoder(stream: VideoStream) -> av.VideoCodecContext:
+    """What decodes all of a stream: its own decoder, but for VP8 and VP9 with alpha, which only libvpx knows."""
+    name = _DECODES_ALPHA.get(stream.codec_context.codec.canonical_name)
+    if name is None or stream.metadata.get("alpha_mode") != "1":
+        return stream.codec_context
+    return cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))
+
+
 def first_frame(container: InputContainer, stream: VideoStream) -> av.VideoFrame | None:
     """The first frame that decodes, or None."""
     return next(decodable(container, stream), None)
@@ -78,13 +90,19 @@ def first_frame(container: InputContainer, stream: VideoStream) -> av.VideoFrame
 def decodable(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
     """The frames that decode, up to where the file cannot be read."""
     packets = container.demux(stream)
-    while True:
+    context = decoder(stream)
+    flagger = interlacing.Flagger(stream)
+    ended = False
+    while not ended:
         try:
             packet = next(packets)
         except (StopIteration, av.FFmpegError):
-            return
+            packet, ended = None, True
+        # PyAV ends each stream with an empty packet, and AVI has them for dropped frames.
+        if packet is not None and not packet.size:
+            continue
         with contextlib.suppress(av.FFmpegError):
-            yield from packet.decode()
+            yield from map(flagger.flagged, context.decode(packet))
 
 
 def colour_codes(stream: VideoStream, first: av.VideoFrame | None) -> dict[str, int]:

@@ -18,7 +18,7 @@ from av.packet import Packet
 from av.sidedata.encparams import VideoEncParams, VideoEncParamsType
 from av.video.stream import VideoStream
 
-from keras_deartifact.video import containers
+from keras_deartifact.video import containers, interlacing
 from keras_deartifact.video.containers import Source
 
 # Decoders that export quantisers; frame threads corrupt some of their maps, so these are limited to slice threads.
@@ -45,7 +45,8 @@ class Frame:
     """A decoded frame and the quantisers it was coded with.
 
     Attributes:
-        image: decoded planes, with `pts` and `time_base` always set.
+        image: decoded planes, with `pts` and `time_base` always set; flagged interlaced where its bitstream or, for
+            codecs that tell nothing of frames, its container says so.
         qp: float32 `(ceil(height / 16), ceil(width / 16))` as `macroblock_qp` gives it, or None.
     """
 
@@ -140,11 +141,12 @@ def _goes_back(container: InputContainer, stream: VideoStream) -> bool:
 def _decode(
     container: InputContainer, stream: VideoStream, quantisers: bool, by_dts: bool, label: str
 ) -> Iterator[Frame]:
-    context = stream.codec_context
+    context = containers.decoder(stream)
+    flagger = interlacing.Flagger(stream)
     maps = quantisers and context.codec.canonical_name in _EXPORTS_QUANTISERS
     if maps:
         context.options = {"export_side_data": "venc_params"}
-    stream.thread_type = av.codec.context.ThreadType.SLICE if maps else av.codec.context.ThreadType.AUTO
+    context.thread_type = av.codec.context.ThreadType.SLICE if maps else av.codec.context.ThreadType.AUTO
     time_base = containers.time_base(stream)
     rate = containers.frame_rate(stream) or Fraction(25)
     step = 1 / (rate * time_base)
@@ -154,7 +156,7 @@ def _decode(
     ends = _Ends(stream.index)
     clean = False
     with container:
-        for images, fault in _decoded(container, stream, ends):
+        for images, fault in _decoded(container, stream, context, ends):
             if fault and (clean or fault != _UNDECODABLE):
                 damage.append(fault)
             for image in images:
@@ -170,7 +172,7 @@ def _decode(
                     expected = pts + step
                 image.pts, image.time_base = pts, time_base
                 last = pts
-                yield Frame(image, macroblock_qp(image) if maps else None)
+                yield Frame(flagger.flagged(image), macroblock_qp(image) if maps else None)
         if last is None:
             raise BrokenVideoError(f"No frame of the video decodes; check that the file is complete. Received: {label}")
         missing = _missing_seconds(container, stream, ends, rate)
@@ -206,7 +208,7 @@ class _Ends:
 
 
 def _decoded(
-    container: InputContainer, stream: VideoStream, ends: _Ends
+    container: InputContainer, stream: VideoStream, context: av.VideoCodecContext, ends: _Ends
 ) -> Iterator[tuple[list[av.VideoFrame], str | None]]:
     """Yields what every video packet decodes to, and what is wrong with it."""
     # All streams, for the latest end; the packets of the others are read from the file in any case.
@@ -227,11 +229,11 @@ def _decoded(
             continue
         fault = "a packet is corrupt" if packet.is_corrupt else None
         try:
-            yield stream.decode(cast("Packet[VideoStream]", packet)), fault
+            yield context.decode(cast("Packet[VideoStream]", packet)), fault
         except av.FFmpegError:
             yield [], fault or _UNDECODABLE
     try:
-        yield stream.decode(None), None
+        yield context.decode(None), None
     except av.FFmpegError:
         yield [], _UNDECODABLE
 

@@ -15,14 +15,14 @@ from typing import Any, Self, cast
 
 import av
 import numpy as np
-from av.codec.codec import Codec
 from av.container import OutputContainer
 from av.packet import Packet
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
-from keras_deartifact.video import captions, containers, holding, pixel_formats
+from keras_deartifact.video import captions, carriers, containers, hdr, holding
 from keras_deartifact.video.copies import StreamCopies, tags
+from keras_deartifact.video.picture import Picture
 
 _FORMAT_NAMES = {"mkv": "matroska", "mka": "matroska", "ts": "mpegts", "m2ts": "mpegts", "m4v": "mp4"}
 
@@ -70,6 +70,7 @@ class VideoWriter:
         threads: int | None = None,
         container_format: str | None = None,
         drop: bool = False,
+        deinterlaced: bool = False,
     ) -> None:
         """Opens both files and checks that the target can hold every stream, before anything is written.
 
@@ -82,11 +83,13 @@ class VideoWriter:
             options: further encoder options.
             threads: encoder threads; the encoder decides if None.
             container_format: ffmpeg's name or the extension of the format, where `path` has no telling extension.
-            drop: leave out, and name in `skipped`, the streams that the target cannot hold.
+            drop: leave out, and name in `skipped`, what the target cannot hold: streams, alpha, HDR metadata of single
+                frames.
+            deinterlaced: the frames are progressive, whatever those of the source are.
 
         Raises:
-            ValueError: an unknown format or encoder; a pixel format or, without `drop`, a stream that the target cannot
-                hold; `path` is `source`.
+            ValueError: an unknown format or encoder; a pixel format, fields or, without `drop`, something else that the
+                target cannot hold; `path` is `source`.
             FileNotFoundError: there is no such source, or no such folder.
         """
         if Path(path).exists() and Path(path).samefile(source):
@@ -106,18 +109,21 @@ class VideoWriter:
                     )
                 self._output = self._open_output(path)
                 lost_tags = self._set_tags()
-                self._video = self._add_video(stream, first, codec, threads)
+                picture = Picture(stream, begin, deinterlaced)
+                self._video = self._add_video(stream, picture, codec, threads, drop)
             supported = {option.name for option in self._video.codec_context.supported_options.private}
             # libx265 alone leaves captions out unless asked.
             knobs = {"crf": str(crf), "preset": preset, "a53cc": "1"}
             if codec == "libx265":
                 knobs["x265-params"] = "log-level=error"
             chosen = {name: value for name, value in knobs.items() if name in supported}
-            self._video.codec_context.options = chosen | dict(options or {})
+            self._video.codec_context.options = picture.options(codec, chosen | dict(options or {}))
             self._earlier = self._shift()
             self._copies = StreamCopies(source, self._input, self._main, self._output, drop, self._earlier)
-            self.skipped = self._copies.skipped + [f"tag {name!r}, which .mkv can hold" for name in lost_tags]
+            self.skipped = self._copies.skipped + picture.lost
+            self.skipped += [f"tag {name!r}, which .mkv can hold" for name in lost_tags]
             self._captions = "a53cc" in supported
+            self._interlaced = picture.interlaced
             if not self._captions and any(captions.has_captions(frame) for frame in begin):
                 self.skipped.append("closed captions, which libx264 and libx265 can hold")
             if chapters := self._input.chapters():
@@ -129,6 +135,7 @@ class VideoWriter:
             self._size = (first.width, first.height)
             self._formats = {first.format.name, self._video.codec_context.pix_fmt}
             try:
+                self._video.codec_context.open()
                 self._output.start_encoding()
             except av.FFmpegError as error:
                 raise ValueError(
@@ -159,7 +166,8 @@ class VideoWriter:
         Args:
             frame: of the source's size and pixel format, with `pts` after the last one's, in the source's time base or
                 one that converts to it exactly.
-            decoded: the frame that it was made from, whose closed captions it gets; overwritten if it has any.
+            decoded: the frame that it was made from, whose order of fields, closed captions and HDR10+ it gets where
+                the encoder takes them; overwritten if it has any.
 
         Raises:
             ValueError: the size, the format or the time differ from that.
@@ -178,8 +186,8 @@ class VideoWriter:
                 f"Received: pts={frame.pts}, time_base={frame.time_base}"
             )
         self._last = int(ticks)
-        if decoded is not None and decoded is not frame and self._captions and captions.has_captions(decoded):
-            frame = captions.with_picture(decoded, frame)
+        if decoded is not None and decoded is not frame and self._needs(decoded):
+            frame = carriers.with_picture(decoded, frame)
         # A decoded frame remembers its picture type, and encoders take it as an order.
         kind, frame.pict_type = frame.pict_type, PictureType.NONE
         given = frame.pts, frame.time_base
@@ -190,6 +198,14 @@ class VideoWriter:
             frame.pict_type = kind
             frame.pts, frame.time_base = given
         self._mux(packets)
+
+    def _needs(self, decoded: av.VideoFrame) -> bool:
+        """Whether a decoded frame holds more than its picture that the encoder takes."""
+        return (
+            (self._interlaced and decoded.interlaced_frame)
+            or (self._captions and captions.has_captions(decoded))
+            or bool(hdr.names([decoded], hdr.DYNAMIC))
+        )
 
     def _open_output(self, path: str | os.PathLike[str]) -> OutputContainer:
         name = os.fspath(path)
@@ -208,17 +224,15 @@ class VideoWriter:
             output.container_options["mpegts_copyts"] = "1"
         return output
 
-    def _add_video(self, stream: VideoStream, first: av.VideoFrame, codec: str, threads: int | None) -> VideoStream:
+    def _add_video(
+        self, stream: VideoStream, picture: Picture, codec: str, threads: int | None, drop: bool
+    ) -> VideoStream:
+        first = picture.first
         try:
-            encoder = Codec(codec, "w")
-            video = self._output.add_stream(codec, rate=containers.frame_rate(stream) or Fraction(25))
+            video = picture.add_stream(self._output, codec, containers.frame_rate(stream) or Fraction(25))
         except ValueError as error:
             raise ValueError(f"codec must be a video encoder that fits the container. Received: {error}") from error
-        if not isinstance(video, VideoStream):
-            raise ValueError(f"codec must be a video encoder. Received: codec={codec!r}")
         context = video.codec_context
-        context.width, context.height = first.width, first.height
-        context.pix_fmt = pixel_formats.encodable(first, encoder)
         self._time_base = containers.time_base(stream)
         if self._output.format.name in ("mp4", "mov"):
             # The edit list, which holds the start, counts in these units; the muxer's own are milliseconds.
@@ -231,6 +245,7 @@ class VideoWriter:
         if threads is not None:
             context.thread_count = threads
         video.metadata.update(tags(self._main))
+        picture.prepare(video, drop)
         if "language" in video.metadata:
             video.metadata["language"] = holding.language(self._output.format.name, video.metadata["language"])
         timecodes = [other for other in self._input.streams if holding.is_timecode(other)]
