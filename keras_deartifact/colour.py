@@ -7,7 +7,12 @@ and has no offset, so it is converted alone and added to the planes (`add_correc
     Y' += s_y (kr R + kg G + kb B),    Cb += s_c (B - Y) / (2 (1 - kb)),    Cr += s_c (R - Y) / (2 (1 - kr))
 
 with `(s_y, s_c) = (219, 224) * 2^(depth - 8)` in limited range and `2^depth - 1` for both in full range. A network that
-returns its input therefore gives back exactly the decoded frame, at any depth and chroma subsampling.
+returns its input therefore gives back exactly the decoded frame, at any depth and chroma subsampling. Alpha is no
+light, and stays as it is.
+
+The transfer function is not undone: of HDR (PQ, HLG) the network sees the coded values `R'G'B'` at 8 bits, matrix and
+range taken off, as it does of all other video. Their steps are about as even to the eye as those of the video that it
+was trained on, but it was trained on none of them.
 
 Matrices (ITU-T H.273 codes): BT.709 (1), FCC (4), BT.601 (5, 6), SMPTE 240M (7), BT.2020 (9; 10, constant luminance, is
 treated as 9). Any other code counts as unspecified: BT.601 up to 576 lines, BT.709 above. Range is limited unless
@@ -215,8 +220,8 @@ def _add_rgb(frame: av.VideoFrame, result: av.VideoFrame, correction: npt.NDArra
     if len(frame.planes) == 1:
         channels = _PACKED[frame.format.name]
         samples = np.zeros((frame.height, frame.width, len(channels)), np.float32)
-        for index, channel in enumerate("rgb"):
-            samples[..., channels.index(channel)] = scaled[..., index]
+        for index, name in enumerate("rgb"):
+            samples[..., channels.index(name)] = scaled[..., index]
         shape = (frame.height, len(channels) * frame.width)
         _add(_samples(frame, 0, shape, depth), samples.reshape(shape), _samples(result, 0, shape, depth), depth)
         return

@@ -48,7 +48,7 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         "--codec",
         help="encoder of a video: libx264 (the default, because everything plays it; up to 10 bits), libx265 (the "
         "default for 12 bits; smaller and several times slower), libx264rgb (the default for RGB), libvpx-vp9 (the "
-        "default for .webm), libsvtav1, ffv1 (lossless)",
+        "default for .webm), libsvtav1, ffv1 (lossless; the default for alpha in .mkv)",
     )
     parser.add_argument(
         "--crf",
@@ -89,8 +89,14 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
     parser.add_argument(
         "--drop",
         action="store_true",
-        help="leave out, and name before work starts, what the output's container cannot hold of a video; without this "
-        "such a video is refused, with the container that can hold it",
+        help="leave out, and name before work starts, what the output's container or codec cannot hold of a video: "
+        "streams, alpha, HDR metadata of single frames; without this such a video is refused, with what can hold it",
+    )
+    parser.add_argument(
+        "--deinterlace",
+        action="store_true",
+        help="make one progressive frame of each interlaced frame of a video, after it was restored (by default its "
+        "fields are restored one by one, and stay fields)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.set_defaults(run=_restore)
@@ -183,6 +189,7 @@ def _restore_file(
         image = restore.restore_image(restorer, source, target, within_quantisation=within, **options)
         return f"{target}: {_image_summary(image)}", None
     options |= {"codec": arguments.codec, "crf": arguments.crf, "preset": arguments.preset, "drop": arguments.drop}
+    options |= {"deinterlace": arguments.deinterlace}
     name = f"{source}: " if arguments.input.is_dir() else ""
     options["notice"] = lambda line: console.say(f"{name}left out: {line}")
     with console.progress(frame_count(source), source.name) as step_to:

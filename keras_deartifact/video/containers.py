@@ -77,7 +77,9 @@ def is_picture(stream: VideoStream) -> bool:
 def decoder(stream: VideoStream) -> av.VideoCodecContext:
     """What decodes all of a stream: its own decoder, but for VP8 and VP9 with alpha, which only libvpx knows."""
     name = _DECODES_ALPHA.get(stream.codec_context.codec.canonical_name)
-    if name is None or stream.metadata.get("alpha_mode") != "1":
+    # A header's element becomes this tag in small letters, a tag of the muxer's keeps its capitals.
+    alpha = {tag.lower(): value for tag, value in stream.metadata.items()}.get("alpha_mode")
+    if name is None or alpha != "1":
         return stream.codec_context
     return cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))
 
@@ -91,7 +93,7 @@ def decodable(container: InputContainer, stream: VideoStream) -> Iterator[av.Vid
     """The frames that decode, up to where the file cannot be read."""
     packets = container.demux(stream)
     context = decoder(stream)
-    flagger = interlacing.Flagger(stream)
+    flagger = interlacing.Flagger.of_decoded(stream)
     ended = False
     while not ended:
         try:

@@ -29,7 +29,7 @@ DYNAMIC = {
     "DOVI_METADATA": "Dolby Vision metadata",
     "DYNAMIC_HDR_VIVID": "HDR Vivid metadata",
 }
-"""Names of side data that belongs to single frames, and how a message calls it."""
+"""Names of side data that belongs to single frames and that no encoder here is given; how a message calls it."""
 
 OTHER = {
     "AMBIENT_VIEWING_ENVIRONMENT": "the ambient viewing environment",

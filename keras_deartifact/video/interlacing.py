@@ -1,11 +1,14 @@
 """Which streams and frames are interlaced, and in which order their fields come."""
 
+import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import cast
+from itertools import islice
+from typing import Self, cast
 
 import av
 from av.codec.context import Flags
+from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from keras_deartifact.video import carriers
@@ -17,8 +20,14 @@ _LOWER = frozenset((3, 5))
 
 # Their decoders tell of every frame whether it is interlaced. Of the others' only the container tells, of all frames.
 _TELLS_OF_FRAMES = frozenset(
-    "h264 hevc mpeg1video mpeg2video mpeg4 vc1 wmv3 cavs dvvideo prores dnxhd ffv1 mjpeg cfhd".split()
+    "h264 hevc mpeg1video mpeg2video mpeg4 vc1 wmv3 cavs dvvideo prores dnxhd ffv1 cfhd".split()
 )
+
+# Codecs of broadcasts and discs, in which progressive and interlaced frames take turns.
+_MIXES = frozenset("h264 mpeg2video vc1".split())
+
+# In how many parts a file is looked at, and how many frames there.
+_PLACES, _FRAMES = 9, 4
 
 CODES_FIELDS = frozenset(("libx264", "libx264rgb", "ffv1"))
 """The encoders that take interlaced frames and tell players so."""
@@ -49,19 +58,22 @@ def prepare(encoder: av.VideoCodecContext, order: int, first: av.VideoFrame) -> 
 
 
 class Flagger:
-    """Flags frames as interlaced where only the container tells that they are."""
+    """Flags progressive frames as interlaced."""
 
-    def __init__(self, stream: VideoStream) -> None:
-        """Looks whether there is anything to do.
+    def __init__(self, order: int) -> None:
+        """Notes the order of fields.
 
         Args:
-            stream: that the frames are decoded from.
+            order: as `field_order` gives it; frames are left alone if it is none of interlaced ones.
         """
-        order = field_order(stream)
-        self._mode: str | None = None
-        if order in _INTERLACED and stream.codec_context.codec.canonical_name not in _TELLS_OF_FRAMES:
-            self._mode = "bff" if order in _LOWER else "tff"
+        self._mode = ("bff" if order in _LOWER else "tff") if order in _INTERLACED else None
         self._chain: Chain | None = None
+
+    @classmethod
+    def of_decoded(cls, stream: VideoStream) -> Self:
+        """Flags the frames of a stream where only its container tells that they are interlaced."""
+        tells = stream.codec_context.codec.canonical_name in _TELLS_OF_FRAMES
+        return cls(PROGRESSIVE if tells else field_order(stream))
 
     def flagged(self, frame: av.VideoFrame) -> av.VideoFrame:
         """The frame, or one of the same picture and times with the flag."""
@@ -107,6 +119,27 @@ class Chain:
                 yield cast(av.VideoFrame, self._sink.pull())
             except (av.BlockingIOError, av.EOFError):
                 return
+
+
+def seek_interlaced(container: InputContainer, stream: VideoStream) -> av.VideoFrame | None:
+    """Looks at places throughout a file for an interlaced frame, which its beginning may lack.
+
+    Args:
+        container: open for reading; left somewhere else.
+        stream: of it.
+
+    Returns:
+        The first one found, or None.
+    """
+    if not container.duration or stream.codec_context.codec.canonical_name not in _MIXES:
+        return None
+    for place in range(1, _PLACES):
+        with contextlib.suppress(av.FFmpegError):
+            container.seek((container.start_time or 0) + container.duration * place // _PLACES)
+            for frame in islice(container.decode(stream), _FRAMES):
+                if frame.interlaced_frame:
+                    return frame
+    return None
 
 
 def _shows_upper_first(frame: av.VideoFrame) -> bool:

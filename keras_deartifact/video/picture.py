@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import av
 from av.codec.codec import Codec
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
 from keras_deartifact.video import hdr, interlacing, pixel_formats, siting
@@ -20,11 +20,18 @@ class Picture:
         lost: what the new file cannot hold; complete after `prepare`.
     """
 
-    def __init__(self, stream: VideoStream, frames: Sequence[av.VideoFrame], deinterlaced: bool = False) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        frames: Sequence[av.VideoFrame],
+        deinterlaced: bool = False,
+    ) -> None:
         """Looks at the stream and its first frames.
 
         Args:
-            stream: of a file that is open for reading.
+            container: open for reading; left at another place.
+            stream: of it.
             frames: decoded from its beginning, at least one.
             deinterlaced: the frames to encode are progressive in any case.
 
@@ -38,9 +45,12 @@ class Picture:
                 "HEVC must have whole frames; this one's are single fields, which ffmpeg does not join. Weave them "
                 "first, for example with 'ffmpeg -i IN -vf weave -c:v ffv1 OUT.mkv'. Received: an interlaced frame"
             )
-        fields = [] if deinterlaced else [frame for frame in frames if frame.interlaced_frame]
-        self.interlaced = bool(fields)
-        self._interlaced_frame = fields[0] if fields else None
+        fields = None
+        if not deinterlaced:
+            fields = next((frame for frame in frames if frame.interlaced_frame), None)
+            fields = fields or interlacing.seek_interlaced(container, stream)
+        self.interlaced = fields is not None
+        self._interlaced_frame = fields
         self._deinterlaced = deinterlaced
         self._order = interlacing.field_order(stream)
         self._chroma_location = siting.chroma_location(stream)
@@ -77,26 +87,25 @@ class Picture:
                 f"{codec} must code interlaced frames, which it cannot; choose {able}, or make the frames progressive "
                 f"with deinterlace=True (--deinterlace). Received: codec={codec!r}"
             )
-        encoder = Codec(codec, "w")
-        refused = [name for name in self._dynamic if (codec, name) != ("libsvtav1", hdr.DYNAMIC["DYNAMIC_HDR_PLUS"])]
-        keep_alpha = pixel_formats.has_alpha(self.first.format.name)
-        if keep_alpha and not any(pixel_formats.has_alpha(each.name) for each in encoder.video_formats or []):
-            refused.insert(0, "alpha, which ffv1 in .mkv and, of 8 bits and 4:2:0, libvpx-vp9 in .webm can hold")
-            keep_alpha = False
+        keep_alpha = pixel_formats.keeps_alpha(codec, self.first.format.name)
+        refused = [f"{name}, which no codec here can hold" for name in self._dynamic]
+        if pixel_formats.has_alpha(self.first.format.name) and not keep_alpha:
+            refused.append("alpha, which ffv1 in .mkv can hold, and libvpx-vp9 in .webm that of yuva420p")
         if refused and not drop:
             raise ValueError(
-                f"{codec} cannot hold {'; '.join(refused)}. Choose a codec that can, or leave out what it cannot hold "
-                f"with drop=True (--drop). Received: codec={codec!r}"
+                f"{codec} cannot hold {'; nor '.join(refused)}. Leave out what it cannot hold with drop=True (--drop), "
+                f"or choose what can. Received: pix_fmt={self.first.format.name!r}, codec={codec!r}"
             )
         self.lost += [*refused, *self._others]
         context.width, context.height = self.first.width, self.first.height
-        context.pix_fmt = pixel_formats.encodable(self.first, encoder, self.interlaced, keep_alpha)
+        context.pix_fmt = pixel_formats.encodable(self.first, Codec(codec, "w"), self.interlaced, keep_alpha)
         if self._interlaced_frame is not None:
             interlacing.prepare(context, self._order, self._interlaced_frame)
         elif self._deinterlaced:
             context.field_order = interlacing.PROGRESSIVE
         # Matroska says by this tag that a second stream of VP9 is the alpha of the first.
-        stream.metadata.pop("alpha_mode", None)
+        for tag in [each for each in stream.metadata if each.lower() == "alpha_mode"]:
+            del stream.metadata[tag]
         if codec == "libvpx-vp9" and pixel_formats.has_alpha(context.pix_fmt):
             stream.metadata["alpha_mode"] = "1"
 

@@ -13,6 +13,11 @@ def has_alpha(pix_fmt: str) -> bool:
     return any(component.is_alpha for component in VideoFormat(pix_fmt).components)
 
 
+def keeps_alpha(codec: str, pix_fmt: str) -> bool:
+    """Whether an encoder keeps the alpha of a pixel format, so that it is there again when the file is read."""
+    return has_alpha(pix_fmt) and (codec == "ffv1" or (codec, pix_fmt) == ("libvpx-vp9", "yuva420p"))
+
+
 def encodable(first: av.VideoFrame, encoder: Codec, fields: bool = False, keep_alpha: bool = True) -> str:
     """The encoder's nearest pixel format that loses neither depth nor chroma samples nor range.
 
@@ -31,8 +36,9 @@ def encodable(first: av.VideoFrame, encoder: Codec, fields: bool = False, keep_a
     pix_fmt = first.format.name
     offered = [offer.name for offer in encoder.video_formats or []]
     if encoder.name in _WHOLE_CHROMA:
-        height = first.height // 2 if fields else first.height
-        offered = [name for name in offered if _divides(name, first.width, height)]
+        # The fields of an odd height differ by a row, which none of these codes.
+        height = (0 if first.height % 2 else first.height // 2) if fields else first.height
+        offered = [name for name in offered if height and _divides(name, first.width, height)]
     if pix_fmt in offered or not encoder.video_formats:
         return pix_fmt
     wanted = VideoFormat(pix_fmt, 16, 16)

@@ -142,7 +142,7 @@ def _decode(
     container: InputContainer, stream: VideoStream, quantisers: bool, by_dts: bool, label: str
 ) -> Iterator[Frame]:
     context = containers.decoder(stream)
-    flagger = interlacing.Flagger(stream)
+    flagger = interlacing.Flagger.of_decoded(stream)
     maps = quantisers and context.codec.canonical_name in _EXPORTS_QUANTISERS
     if maps:
         context.options = {"export_side_data": "venc_params"}

@@ -20,7 +20,7 @@ from av.packet import Packet
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
-from keras_deartifact.video import captions, carriers, containers, hdr, holding
+from keras_deartifact.video import captions, carriers, containers, holding, interlacing
 from keras_deartifact.video.copies import StreamCopies, tags
 from keras_deartifact.video.picture import Picture
 
@@ -109,7 +109,7 @@ class VideoWriter:
                     )
                 self._output = self._open_output(path)
                 lost_tags = self._set_tags()
-                picture = Picture(stream, begin, deinterlaced)
+                picture = Picture(look, stream, begin, deinterlaced)
                 self._video = self._add_video(stream, picture, codec, threads, drop)
             supported = {option.name for option in self._video.codec_context.supported_options.private}
             # libx265 alone leaves captions out unless asked.
@@ -124,6 +124,9 @@ class VideoWriter:
             self.skipped += [f"tag {name!r}, which .mkv can hold" for name in lost_tags]
             self._captions = "a53cc" in supported
             self._interlaced = picture.interlaced
+            # x264 codes all frames as fields then, and would take the lower one for the first of a progressive frame.
+            in_fields = picture.interlaced and codec != "ffv1"
+            self._order = interlacing.Flagger(interlacing.field_order(self._video)) if in_fields else None
             if not self._captions and any(captions.has_captions(frame) for frame in begin):
                 self.skipped.append("closed captions, which libx264 and libx265 can hold")
             if chapters := self._input.chapters():
@@ -166,8 +169,8 @@ class VideoWriter:
         Args:
             frame: of the source's size and pixel format, with `pts` after the last one's, in the source's time base or
                 one that converts to it exactly.
-            decoded: the frame that it was made from, whose order of fields, closed captions and HDR10+ it gets where
-                the encoder takes them; overwritten if it has any.
+            decoded: the frame that it was made from, whose order of fields and closed captions it gets where the
+                encoder takes them; overwritten if it has any.
 
         Raises:
             ValueError: the size, the format or the time differ from that.
@@ -186,8 +189,10 @@ class VideoWriter:
                 f"Received: pts={frame.pts}, time_base={frame.time_base}"
             )
         self._last = int(ticks)
-        if decoded is not None and decoded is not frame and self._needs(decoded):
-            frame = carriers.with_picture(decoded, frame)
+        if decoded is not None:
+            frame = self._completed(frame, decoded)
+        if self._order is not None:
+            frame = self._order.flagged(frame)
         # A decoded frame remembers its picture type, and encoders take it as an order.
         kind, frame.pict_type = frame.pict_type, PictureType.NONE
         given = frame.pts, frame.time_base
@@ -199,13 +204,12 @@ class VideoWriter:
             frame.pts, frame.time_base = given
         self._mux(packets)
 
-    def _needs(self, decoded: av.VideoFrame) -> bool:
-        """Whether a decoded frame holds more than its picture that the encoder takes."""
-        return (
-            (self._interlaced and decoded.interlaced_frame)
-            or (self._captions and captions.has_captions(decoded))
-            or bool(hdr.names([decoded], hdr.DYNAMIC))
-        )
+    def _completed(self, frame: av.VideoFrame, decoded: av.VideoFrame) -> av.VideoFrame:
+        """A frame to encode with what a decoded frame holds beside its picture, as far as the encoder takes it."""
+        fields = self._interlaced and decoded.interlaced_frame
+        if decoded is not frame and (fields or (self._captions and captions.has_captions(decoded))):
+            return carriers.with_picture(decoded, frame)
+        return frame
 
     def _open_output(self, path: str | os.PathLike[str]) -> OutputContainer:
         name = os.fspath(path)
