@@ -220,6 +220,18 @@ def test_a_video(tmp_path, run, restorer):
     assert out.count("\n") == 1 and "b.mkv: 8 frames" in out and "inference busy" in out and "libx264" in out
 
 
+def test_interlaced_video_stays_so_unless_told(tmp_path, run, restorer):
+    source = clip(tmp_path / "in.mp4", options={"flags": "+ildct+ilme"})
+    for name, arguments, interlaced in (("a.mp4", (), True), ("b.mp4", ("--deinterlace",), False)):
+        code, out, err = run("restore", source, "-o", tmp_path / name, *arguments)
+        assert (code, err) == (0, "") and "8 frames" in out
+        assert video.probe(tmp_path / name).interlaced == interlaced
+    code, out, err = run("restore", source, "-o", tmp_path / "c.mp4", "--codec", "libx265")
+    assert (code, out) == (2, "")
+    assert_one_line(err)
+    assert "--deinterlace" in err
+
+
 def test_into_a_folder(tmp_path, run, restorer, photo):
     source = picture(tmp_path / "a.bmp", photo)
     assert run("restore", source, "-o", f"{tmp_path / 'new'}/")[0] == 0
