@@ -3,7 +3,8 @@
 A network must never see both at once: what moves has combs there that no compression made. So an interlaced frame is
 taken apart (`pictures`), each field goes through the network as a picture of half the height, and the corrected fields
 are put together again (`weave`). All planes are split by rows, chroma of 4:2:0 too: its rows belong to the fields in
-turn, as MPEG-2 and H.264 have it.
+turn, as MPEG-2 and H.264 have it. (Between them they lie a quarter of a row off the middle, up in one field and down in
+the other. For a correction, which is a mean over pixels and small, that makes no difference.)
 
 The quantiser map of a field (`field_map`) is the frame's with its rows averaged in pairs: a block of 16 rows of a field
 covers 32 rows of the frame. Two macroblocks above each other there are one of each field (field pictures of MPEG-2 and
@@ -11,6 +12,7 @@ H.264, pairs of MBAFF in field mode) or two of the whole frame, which ffmpeg doe
 """
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import cast
 
 import av
@@ -96,6 +98,7 @@ class Deinterlacer:
 
     def __init__(self) -> None:
         self._chain: video.Chain | None = None
+        self._time_base = Fraction(1)
 
     def push(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
         """Takes a frame, and yields those that are ready.
@@ -108,9 +111,17 @@ class Deinterlacer:
             self._chain = video.Chain(
                 frame, ("bwdif", "mode=send_frame:deint=interlaced"), ("format", frame.format.name)
             )
-        yield from self._chain.push(frame)
+            self._time_base = Fraction(frame.time_base or 1)
+        yield from map(self._timed, self._chain.push(frame))
 
     def flush(self) -> Iterator[av.VideoFrame]:
         """Yields what is left."""
         if self._chain is not None:
-            yield from self._chain.push(None)
+            yield from map(self._timed, self._chain.push(None))
+
+    def _timed(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """Counts time as the source does; the filter halves the ticks, for it can make two frames of one."""
+        ratio = Fraction(frame.time_base or 1) / self._time_base
+        frame.pts, frame.duration = round((frame.pts or 0) * ratio), round(frame.duration * ratio)
+        frame.time_base = self._time_base
+        return frame

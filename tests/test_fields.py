@@ -221,11 +221,13 @@ def test_formats_that_the_deinterlacer_lacks_come_back():
     made = []
     for index in range(3):
         frame = flagged(noise("nv12", 32, 16, index), "tff")
-        frame.pts = index
+        frame.pts, frame.duration = index, 1
         made += deinterlacer.push(frame)
     made += deinterlacer.flush()
     assert [frame.format.name for frame in made] == ["nv12"] * 3
-    assert [frame.pts * frame.time_base for frame in made] == [Fraction(index, 25) for index in range(3)]
+    assert [(frame.pts, frame.duration, frame.time_base) for frame in made] == [
+        (index, 1, Fraction(1, 25)) for index in range(3)
+    ]
 
 
 @pytest.mark.parametrize(("codec", "expected"), [("ffv1", [False, True, True, False]), ("libx264", [True] * 4)])
@@ -315,3 +317,24 @@ def test_fields_of_half_a_chroma_row_need_ffv1(tmp_path, size, pix_fmt, message)
     for old, new in zip(frames_of(source), frames_of(tmp_path / "out.mkv"), strict=True):
         for before, after in zip(planes_of(old), planes_of(new), strict=True):
             np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize(("size", "pix_fmt", "rate"), [((720, 576), "yuv420p", 25), ((720, 480), "yuv411p", 30)])
+def test_tapes_in_raw_dv(tmp_path, size, pix_fmt, rate):
+    """PAL and NTSC; ffmpeg counts the frames of the second wrong."""
+    source = tmp_path / "in.dv"
+    seconds = Fraction(1, 25) if rate == 25 else Fraction(1001, 30000)
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("dvvideo", rate=1 / seconds)
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.time_base = *size, pix_fmt, seconds
+        for index in range(4):
+            frame = flagged(noise(pix_fmt, *size, index), "bff")
+            frame.pts, frame.time_base = index, seconds
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    restore.restore_video(identity, source, tmp_path / "out.mp4", crf=0, preset="ultrafast")
+    info = video.probe(tmp_path / "out.mp4")
+    assert (info.interlaced, info.frame_rate) == (True, 1 / seconds)
+    for old, new in zip(frames_of(source), frames_of(tmp_path / "out.mp4"), strict=True):
+        assert not upper_shows_first(old) and not upper_shows_first(new)
+        np.testing.assert_array_equal(planes_of(old)[0], planes_of(new)[0])

@@ -264,3 +264,21 @@ def test_prores_4444_keeps_its_alpha(tmp_path):
     assert video.probe(source).pix_fmt.startswith("yuva444p1")
     restore.restore_video(identity, source, tmp_path / "out.mkv")
     assert_same_planes(source, tmp_path / "out.mkv")
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "lost"),
+    [
+        ("libx264", "out.mkv", ()),
+        ("libsvtav1", "out.mp4", ()),
+        ("libsvtav1", "out.mkv", ("the pixel shape of 8/9, which .mp4 can hold",)),
+        ("libvpx-vp9", "out.webm", ("the pixel shape of 8/9, which .mp4 can hold",)),
+        ("ffv1", "out.mkv", ("the pixel shape of 8/9 beyond the frames themselves, which .mp4 can hold",)),
+        ("ffv1", "out.mp4", ()),
+    ],
+)
+def test_the_shape_of_pixels_is_kept_or_named(tmp_path, make_video, codec, name, lost):
+    source = make_video(tmp_path / "in.mkv", acodec=None, setup={"sample_aspect_ratio": Fraction(8, 9)}, times=[0, 40])
+    report = restore.restore_video(identity, source, tmp_path / name, codec=codec)
+    assert report.skipped == lost
+    assert (video.probe(tmp_path / name).sample_aspect_ratio == Fraction(8, 9)) == (not lost)

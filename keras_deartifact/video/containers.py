@@ -125,7 +125,11 @@ def time_base(stream: Stream) -> Fraction:
 
 def frame_rate(stream: VideoStream) -> Fraction | None:
     """Frames a second: the average that the file states, or what ffmpeg guesses."""
-    rate = stream.average_rate or stream.guessed_rate
+    rate, guessed = stream.average_rate, stream.guessed_rate
+    # ffmpeg takes the ticks of raw DV for frames.
+    if rate and guessed and Fraction(rate) == 1 / time_base(stream) and rate > 10 * guessed:
+        rate = guessed
+    rate = rate or guessed
     return Fraction(rate) if rate else None
 
 

@@ -10,6 +10,9 @@ from av.video.stream import VideoStream
 
 from keras_deartifact.video import hdr, interlacing, pixel_formats, siting
 
+# Encoders whose bitstreams do not say what shape pixels have; FFV1 says it of each frame.
+_TELL_NO_SHAPE = frozenset(("libvpx-vp9", "libsvtav1", "ffv1"))
+
 
 class Picture:
     """The fields, alpha, place of chroma samples and HDR metadata of a video.
@@ -54,6 +57,7 @@ class Picture:
         self._deinterlaced = deinterlaced
         self._order = interlacing.field_order(stream)
         self._chroma_location = siting.chroma_location(stream)
+        self._pixel_shape = stream.sample_aspect_ratio
         self._static = next(filter(None, map(hdr.static, frames)), None)
         self._dynamic = hdr.names(frames, hdr.DYNAMIC)
         self._others = hdr.names(frames, hdr.OTHER)
@@ -97,6 +101,11 @@ class Picture:
                 f"or choose what can. Received: pix_fmt={self.first.format.name!r}, codec={codec!r}"
             )
         self.lost += [*refused, *self._others]
+        shape = self._pixel_shape
+        if shape and shape != 1 and codec in _TELL_NO_SHAPE and stream.container.format.name in ("matroska", "webm"):
+            # PyAV has nothing by which Matroska would say it.
+            beyond = " beyond the frames themselves" if codec == "ffv1" else ""
+            self.lost.append(f"the pixel shape of {shape}{beyond}, which .mp4 can hold")
         context.width, context.height = self.first.width, self.first.height
         context.pix_fmt = pixel_formats.encodable(self.first, Codec(codec, "w"), self.interlaced, keep_alpha)
         if self._interlaced_frame is not None:

@@ -207,7 +207,10 @@ class VideoWriter:
     def _completed(self, frame: av.VideoFrame, decoded: av.VideoFrame) -> av.VideoFrame:
         """A frame to encode with what a decoded frame holds beside its picture, as far as the encoder takes it."""
         fields = self._interlaced and decoded.interlaced_frame
-        if decoded is not frame and (fields or (self._captions and captions.has_captions(decoded))):
+        context = self._video.codec_context
+        # FFV1 has a frame's pixel shape from the frame, and PyAV cannot give Matroska one.
+        shape = context.name == "ffv1" and context.sample_aspect_ratio not in (None, 0, 1)
+        if decoded is not frame and (fields or shape or (self._captions and captions.has_captions(decoded))):
             return carriers.with_picture(decoded, frame)
         return frame
 
