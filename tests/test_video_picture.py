@@ -1,5 +1,7 @@
 """Colour, HDR metadata, chroma siting and alpha from file to file, for every pixel format."""
 
+import io
+import zlib
 from fractions import Fraction
 
 import av
@@ -9,7 +11,7 @@ from av.codec.codec import Codec
 from av.video.format import VideoFormat
 
 from keras_deartifact import colour, restore, video
-from keras_deartifact.video import hdr, pixel_formats, siting
+from keras_deartifact.video import hdr, matroska, pixel_formats, siting
 
 # Of a display with the primaries of P3 and 0.0001 to 1000 cd/m2.
 P3 = tuple(Fraction(each, 50000) for each in (34000, 16000, 13250, 34500, 7500, 3000))
@@ -267,18 +269,50 @@ def test_prores_4444_keeps_its_alpha(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("codec", "name", "lost"),
+    ("codec", "name", "shape"),
     [
-        ("libx264", "out.mkv", ()),
-        ("libsvtav1", "out.mp4", ()),
-        ("libsvtav1", "out.mkv", ("the pixel shape of 8/9, which .mp4 can hold",)),
-        ("libvpx-vp9", "out.webm", ("the pixel shape of 8/9, which .mp4 can hold",)),
-        ("ffv1", "out.mkv", ("the pixel shape of 8/9 beyond the frames themselves, which .mp4 can hold",)),
-        ("ffv1", "out.mp4", ()),
+        ("libx264", "out.mkv", Fraction(16, 11)),
+        ("libsvtav1", "out.mp4", Fraction(10, 11)),
+        ("libsvtav1", "out.mkv", Fraction(10, 11)),
+        ("libvpx-vp9", "out.webm", Fraction(12, 11)),
+        ("ffv1", "out.mp4", Fraction(8, 9)),
+        ("ffv1", "out.mkv", Fraction(8, 9)),
+        ("ffv1", "out.mkv", Fraction(10, 11)),
+        ("ffv1", "out.mkv", Fraction(64, 45)),
     ],
 )
-def test_the_shape_of_pixels_is_kept_or_named(tmp_path, make_video, codec, name, lost):
-    source = make_video(tmp_path / "in.mkv", acodec=None, setup={"sample_aspect_ratio": Fraction(8, 9)}, times=[0, 40])
+def test_the_shape_of_pixels_is_kept(tmp_path, make_video, times_of, codec, name, shape):
+    source = make_video(tmp_path / "in.mkv", acodec=None, setup={"sample_aspect_ratio": shape}, times=[0, 40])
     report = restore.restore_video(identity, source, tmp_path / name, codec=codec)
-    assert report.skipped == lost
-    assert (video.probe(tmp_path / name).sample_aspect_ratio == Fraction(8, 9)) == (not lost)
+    assert report.skipped == ()
+    assert video.probe(tmp_path / name).sample_aspect_ratio == shape
+    assert times_of(tmp_path / name) == times_of(source)
+
+
+def test_the_header_of_matroska_stays_whole(tmp_path, make_video, packets_of):
+    """All that is behind the track is where it was, and the checksum of the tracks is right."""
+    source = make_video(tmp_path / "in.mkv", "ffv1", "aac", times=[40 * index for index in range(9)])
+    before = source.read_bytes()
+    with source.open("r+b") as file:
+        assert matroska.state_pixel_shape(file, Fraction(12, 11), (96, 64))
+    after = source.read_bytes()
+    assert len(after) == len(before)
+    start = after.rindex(bytes.fromhex("1654ae6b"), 0, after.index(b"FFV1"))
+    changed = [place for place, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
+    assert start < changed[0] and changed[-1] < before.index(b"FFV1") + 200
+    length = int.from_bytes(after[start + 4 : start + 6], "big") & 0x3FFF
+    tracks = after[start + 6 : start + 6 + length]
+    assert tracks[:2] == b"\xbf\x84"
+    assert int.from_bytes(tracks[2:6], "little") == zlib.crc32(tracks[6:])
+    assert video.probe(source).sample_aspect_ratio == Fraction(12, 11)
+    assert len(packets_of(source)) > 5
+
+
+def test_a_header_without_room_is_left_alone(tmp_path):
+    """Elements by hand: a track that is not a byte longer than it must be."""
+    track = b"\xae\x8d\xd7\x81\x01\xe0\x88\xb0\x82\x00\x60\xba\x82\x00\x40"
+    tracks = b"\x16\x54\xae\x6b" + bytes([0x80 | len(track)]) + track
+    whole = b"\x18\x53\x80\x67" + bytes([0x80 | len(tracks)]) + tracks
+    file = io.BytesIO(whole)
+    assert not matroska.state_pixel_shape(file, Fraction(8, 9), (96, 64))
+    assert file.getvalue() == whole

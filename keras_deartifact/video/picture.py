@@ -8,10 +8,10 @@ from av.codec.codec import Codec
 from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
-from keras_deartifact.video import hdr, interlacing, pixel_formats, siting
+from keras_deartifact.video import hdr, interlacing, matroska, pixel_formats, siting
 
-# Encoders whose bitstreams do not say what shape pixels have; FFV1 says it of each frame.
-_TELL_NO_SHAPE = frozenset(("libvpx-vp9", "libsvtav1", "ffv1"))
+# Encoders whose bitstreams do not say what shape pixels have.
+_TELL_NO_SHAPE = frozenset(("ffv1", "libsvtav1", "libvpx-vp9"))
 
 
 class Picture:
@@ -19,6 +19,7 @@ class Picture:
 
     Attributes:
         first: the first frame.
+        pixel_shape: width of a pixel over its height; None if it is square, or not stated.
         interlaced: whether frames are, or may be, interlaced and are to be coded so.
         lost: what the new file cannot hold; complete after `prepare`.
     """
@@ -57,7 +58,8 @@ class Picture:
         self._deinterlaced = deinterlaced
         self._order = interlacing.field_order(stream)
         self._chroma_location = siting.chroma_location(stream)
-        self._pixel_shape = stream.sample_aspect_ratio
+        shape = Fraction(stream.sample_aspect_ratio or 1)
+        self.pixel_shape = None if shape == 1 else shape
         self._static = next(filter(None, map(hdr.static, frames)), None)
         self._dynamic = hdr.names(frames, hdr.DYNAMIC)
         self._others = hdr.names(frames, hdr.OTHER)
@@ -101,11 +103,10 @@ class Picture:
                 f"or choose what can. Received: pix_fmt={self.first.format.name!r}, codec={codec!r}"
             )
         self.lost += [*refused, *self._others]
-        shape = self._pixel_shape
-        if shape and shape != 1 and codec in _TELL_NO_SHAPE and stream.container.format.name in ("matroska", "webm"):
-            # PyAV has nothing by which Matroska would say it.
-            beyond = " beyond the frames themselves" if codec == "ffv1" else ""
-            self.lost.append(f"the pixel shape of {shape}{beyond}, which .mp4 can hold")
+        container = stream.container.format.name
+        if self.pixel_shape and codec in _TELL_NO_SHAPE and container in matroska.NAMES:
+            if not matroska.has_room(container, codec):
+                self.lost.append(f"the pixel shape of {self.pixel_shape}, which .mp4 can hold")
         context.width, context.height = self.first.width, self.first.height
         context.pix_fmt = pixel_formats.encodable(self.first, Codec(codec, "w"), self.interlaced, keep_alpha)
         if self._interlaced_frame is not None:

@@ -15,12 +15,12 @@ from typing import Any, Self, cast
 
 import av
 import numpy as np
-from av.container import OutputContainer
+from av.container import Flags, OutputContainer
 from av.packet import Packet
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
-from keras_deartifact.video import captions, carriers, containers, holding, interlacing
+from keras_deartifact.video import captions, carriers, containers, holding, interlacing, matroska
 from keras_deartifact.video.copies import StreamCopies, tags
 from keras_deartifact.video.picture import Picture
 
@@ -135,6 +135,7 @@ class VideoWriter:
                     chapter["metadata"] = {name: containers.text(value) for name, value in named}
                 self._output.set_chapters(chapters)
             self._last: int | None = None
+            self._pixel_shape = picture.pixel_shape
             self._size = (first.width, first.height)
             self._formats = {first.format.name, self._video.codec_context.pix_fmt}
             try:
@@ -162,6 +163,9 @@ class VideoWriter:
                 self._mux(self._video.encode(None))
                 self._copies.mux_until(None)
                 self._output.close()
+                if self._pixel_shape is not None and self._output.format.name in matroska.NAMES:
+                    with open(self._output.name, "r+b") as file:
+                        matroska.state_pixel_shape(file, self._pixel_shape, self._size)
 
     def write(self, frame: av.VideoFrame, decoded: av.VideoFrame | None = None) -> None:
         """Encodes one frame, at its own presentation time.
@@ -229,6 +233,9 @@ class VideoWriter:
         if output.format.name == "mpegts":
             # Else the muxer moves all times.
             output.container_options["mpegts_copyts"] = "1"
+        if output.format.name in ("matroska", "webm"):
+            # Else files and tracks get random numbers, and the same video would never give the same file.
+            output.flags |= cast(int, Flags.bitexact.value)
         return output
 
     def _add_video(
