@@ -2,8 +2,8 @@
 
 `probe` describes a file. `read_frames` streams decoded frames with the quantiser the encoder chose for every
 macroblock, which the bitstream holds and PyAV exports. `VideoWriter` encodes frames at the source's exact presentation
-times, with its colour description, pixel shape, rotation, chapters and metadata, and copies the packets of all other
-streams unchanged.
+times, with its fields, colour and HDR description, pixel shape, rotation, chapters and metadata, and copies the packets
+of all other streams unchanged.
 
 Time is integer ticks of a `Fraction` time base, never a float. Nothing holds more than a few frames or packets.
 """

@@ -52,7 +52,8 @@ class VideoWriter:
     MPEG-TS to 1/90000 s. Neither holds times below zero, such as the start of AAC in MP4: all streams then move later
     together, and stay in step. An MPEG stream may begin at any hour: in another container all of it moves together, so
     that what comes first begins at 0. Audio in MP4 and MOV begins at the sample (`clock.py`). AAC changes its packet
-    headers between MPEG-TS and the others, as the formats demand. Closed captions go on in H.264 and H.265.
+    headers between MPEG-TS and the others, as the formats demand. Closed captions go on in H.264 and H.265, the order
+    of fields in H.264 and FFV1, chroma siting and static HDR metadata where there is a place for them (`picture.py`).
 
     Attributes:
         skipped: descriptions of what the target cannot hold and is left out; complete before the first frame.
