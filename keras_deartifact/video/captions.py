@@ -2,9 +2,9 @@
 
 import av
 
-from keras_deartifact.video import carriers
+from keras_deartifact.video import side_data
 
 
 def has_captions(frame: av.VideoFrame) -> bool:
     """Whether a frame holds captions by CEA-608 or 708."""
-    return "A53_CC" in carriers.side_data(frame)
+    return side_data.of(frame).get("A53_CC") is not None

@@ -4,18 +4,10 @@ PyAV gives all of it to read, and nothing to write. What a decoded frame holds r
 it is given the new picture.
 """
 
-from collections.abc import Mapping
-from typing import Any, cast
-
 import av
 import numpy as np
 import numpy.typing as npt
 from av.video.plane import VideoPlane
-
-
-def side_data(frame: av.VideoFrame) -> Mapping[str, Any]:
-    """What a frame holds beside its picture, by PyAV's names."""
-    return {each.type.name: each for each in cast("Any", frame.side_data)}
 
 
 def lines(plane: VideoPlane) -> npt.NDArray[np.uint8]:

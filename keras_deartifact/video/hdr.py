@@ -9,7 +9,7 @@ Dynamic metadata (HDR10+, Dolby Vision, HDR Vivid) changes from frame to frame.
 
 import io
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -21,7 +21,7 @@ from av.container import InputContainer, OutputContainer
 from av.format import Flags as FormatFlags
 from av.video.stream import VideoStream
 
-from keras_deartifact.video import carriers
+from keras_deartifact.video import side_data
 
 DYNAMIC = {
     "DYNAMIC_HDR_PLUS": "HDR10+ metadata",
@@ -68,27 +68,26 @@ class Static:
 
 def static(frame: av.VideoFrame) -> Static | None:
     """The static metadata that a decoded frame holds, whether from the bitstream or from the container."""
-    found = carriers.side_data(frame)
+    found = side_data.of(frame)
     primaries = white = luminance = light = None
-    if "MASTERING_DISPLAY_METADATA" in found:
+    if (display := found.get("MASTERING_DISPLAY_METADATA")) is not None:
         # AVMasteringDisplayMetadata: eight chromaticities, two luminances as pairs of integers, and which are there.
-        words = np.frombuffer(memoryview(found["MASTERING_DISPLAY_METADATA"]), np.int32)[:22].tolist()
+        words = np.frombuffer(memoryview(display), np.int32)[:22].tolist()
         pairs = [Fraction(*pair) if pair[1] else Fraction(0) for pair in zip(words[0:20:2], words[1:20:2], strict=True)]
         if words[20]:
             primaries, white = tuple(pairs[:6]), tuple(pairs[6:8])
         if words[21]:
             luminance = tuple(pairs[8:])
-    if "CONTENT_LIGHT_LEVEL" in found:
-        most, mean = np.frombuffer(memoryview(found["CONTENT_LIGHT_LEVEL"]), np.uint32)[:2].tolist()
+    if (level := found.get("CONTENT_LIGHT_LEVEL")) is not None:
+        most, mean = np.frombuffer(memoryview(level), np.uint32)[:2].tolist()
         light = most, mean
     result = Static(primaries, white, luminance, light)
     return None if result == Static(None, None, None, None) else result
 
 
-def names(frames: Sequence[av.VideoFrame], table: Mapping[str, str]) -> list[str]:
-    """How a message calls the side data of a table that frames hold."""
-    found = {name for frame in frames for name in carriers.side_data(frame)}
-    return sorted({text for name, text in table.items() if name in found})
+def names(frame: av.VideoFrame, table: Mapping[str, str]) -> set[str]:
+    """How a message calls the side data of a table that a frame holds."""
+    return {text for name, text in table.items() if side_data.of(frame).get(name) is not None}
 
 
 def encoder_options(codec: str, metadata: Static) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What the first frames say of a video's pictures beyond size and colour, and how an encoder is told."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 import av
@@ -8,7 +8,7 @@ from av.codec.codec import Codec
 from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
-from keras_deartifact.video import hdr, interlacing, matroska, pixel_formats, siting
+from keras_deartifact.video import captions, hdr, interlacing, matroska, pixel_formats, siting
 
 # Encoders whose bitstreams do not say what shape pixels have.
 _TELL_NO_SHAPE = frozenset(("ffv1", "libsvtav1", "libvpx-vp9"))
@@ -19,6 +19,7 @@ class Picture:
 
     Attributes:
         first: the first frame.
+        has_captions: whether one of the frames has closed captions.
         pixel_shape: width of a pixel over its height; None if it is square, or not stated.
         interlaced: whether frames are, or may be, interlaced and are to be coded so.
         lost: what the new file cannot hold; complete after `prepare`.
@@ -28,7 +29,7 @@ class Picture:
         self,
         container: InputContainer,
         stream: VideoStream,
-        frames: Sequence[av.VideoFrame],
+        frames: Iterable[av.VideoFrame],
         deinterlaced: bool = False,
     ) -> None:
         """Looks at the stream and its first frames.
@@ -36,33 +37,42 @@ class Picture:
         Args:
             container: open for reading; left at another place.
             stream: of it.
-            frames: decoded from its beginning, at least one.
+            frames: decoded from its beginning, at least one. They are looked at one after the other, for 24 frames of
+                4K would be 300 MB.
             deinterlaced: the frames to encode are progressive in any case.
 
         Raises:
             ValueError: each frame is a single field.
         """
-        self.first = frames[0]
         self.lost: list[str] = []
+        self.has_captions = False
+        self._interlaced_frame: av.VideoFrame | None = None
+        self._static: hdr.Static | None = None
+        dynamic: set[str] = set()
+        others: set[str] = set()
+        for number, frame in enumerate(frames):
+            if number == 0:
+                self.first = frame
+            self.has_captions = self.has_captions or captions.has_captions(frame)
+            if frame.interlaced_frame and not deinterlaced:
+                self._interlaced_frame = self._interlaced_frame or frame
+            self._static = self._static or hdr.static(frame)
+            dynamic |= hdr.names(frame, hdr.DYNAMIC)
+            others |= hdr.names(frame, hdr.OTHER)
+        self._dynamic, self._others = sorted(dynamic), sorted(others)
         if interlacing.is_field_coded(stream, self.first):
             raise ValueError(
                 "HEVC must have whole frames; this one's are single fields, which ffmpeg does not join. Weave them "
                 "first, for example with 'ffmpeg -i IN -vf weave -c:v ffv1 OUT.mkv'. Received: an interlaced frame"
             )
-        fields = None
-        if not deinterlaced:
-            fields = next((frame for frame in frames if frame.interlaced_frame), None)
-            fields = fields or interlacing.seek_interlaced(container, stream)
-        self.interlaced = fields is not None
-        self._interlaced_frame = fields
+        if not deinterlaced and self._interlaced_frame is None:
+            self._interlaced_frame = interlacing.seek_interlaced(container, stream)
+        self.interlaced = self._interlaced_frame is not None
         self._deinterlaced = deinterlaced
         self._order = interlacing.field_order(stream)
         self._chroma_location = siting.chroma_location(stream)
         shape = Fraction(stream.sample_aspect_ratio or 1)
         self.pixel_shape = None if shape == 1 else shape
-        self._static = next(filter(None, map(hdr.static, frames)), None)
-        self._dynamic = hdr.names(frames, hdr.DYNAMIC)
-        self._others = hdr.names(frames, hdr.OTHER)
 
     def add_stream(self, output: OutputContainer, codec: str, rate: Fraction) -> VideoStream:
         """Adds the stream to encode to a container; its context must be opened before the header is written.

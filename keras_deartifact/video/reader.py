@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -18,7 +18,7 @@ from av.packet import Packet
 from av.sidedata.encparams import VideoEncParams, VideoEncParamsType
 from av.video.stream import VideoStream
 
-from keras_deartifact.video import containers, interlacing
+from keras_deartifact.video import containers, interlacing, side_data
 from keras_deartifact.video.containers import Source
 
 # Decoders that export quantisers; frame threads corrupt some of their maps, so these are limited to slice threads.
@@ -72,15 +72,15 @@ def macroblock_qp(frame: av.VideoFrame) -> npt.NDArray[np.float32] | None:
         - MPEG-1, MPEG-2, MPEG-4 and H.263 relatives: twice ffmpeg's `qscale`, in `[2, 62]`
           (up to 112 with MPEG-2's non-linear scale). For a weight of 16 this is an AC coefficient's step itself.
     """
-    side_data = cast("Mapping[str, Any]", frame.side_data).get("VIDEO_ENC_PARAMS")
-    if side_data is None:
+    exported = side_data.of(frame).get("VIDEO_ENC_PARAMS")
+    if exported is None:
         return None
-    parameters = cast(VideoEncParams, side_data)
+    parameters = cast(VideoEncParams, exported)
     kind = parameters.codec_type
     if kind not in (VideoEncParamsType.H264, VideoEncParamsType.MPEG2) or parameters.nb_blocks == 0:
         return None
     # Each block is five int32: x, y, width, height, quantiser minus the frame's. PyAV's own qp_map loops over objects.
-    words = np.frombuffer(memoryview(side_data), np.int32, offset=parameters.blocks_offset)
+    words = np.frombuffer(memoryview(exported), np.int32, offset=parameters.blocks_offset)
     blocks = words.reshape(parameters.nb_blocks, parameters.block_size // 4)
     quantiser = np.full((-(-frame.height // 16), -(-frame.width // 16)), np.nan, np.float32)
     rows, columns = blocks[:, 1] // 16, blocks[:, 0] // 16

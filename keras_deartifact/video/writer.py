@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import Mapping
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from math import lcm
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from av.packet import Packet
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
-from keras_deartifact.video import captions, carriers, containers, holding, interlacing, matroska
+from keras_deartifact.video import captions, carriers, containers, holding, interlacing, matroska, side_data
 from keras_deartifact.video.copies import StreamCopies, tags
 from keras_deartifact.video.picture import Picture
 
@@ -31,7 +31,7 @@ _INT_MAX = 2**31 - 1
 # Formats in which the first time is where the broadcast, the disc or the camera happened to be.
 _BEGIN_ANYWHERE = frozenset(("mpegts", "mpeg"))
 
-# So many frames are looked at for closed captions.
+# So many frames are looked at for what a video's frames hold beside their pictures.
 _LOOK_FRAMES = 24
 
 
@@ -102,15 +102,15 @@ class VideoWriter:
             self._main = containers.main_video(self._input, source)
             with containers.open_input(source) as look:
                 stream = containers.main_video(look, source)
-                begin = list(islice(containers.decodable(look, stream), _LOOK_FRAMES))
-                first = begin[0] if begin else None
+                frames = containers.decodable(look, stream)
+                first = next(frames, None)
                 if first is None:
                     raise ValueError(
                         f"source must hold a frame that decodes. Received: source={containers.label(source)}"
                     )
                 self._output = self._open_output(path)
                 lost_tags = self._set_tags()
-                picture = Picture(look, stream, begin, deinterlaced)
+                picture = Picture(look, stream, chain([first], islice(frames, _LOOK_FRAMES - 1)), deinterlaced)
                 self._video = self._add_video(stream, picture, codec, threads, drop)
             supported = {option.name for option in self._video.codec_context.supported_options.private}
             # libx265 alone leaves captions out unless asked.
@@ -128,7 +128,7 @@ class VideoWriter:
             # x264 codes all frames as fields then, and would take the lower one for the first of a progressive frame.
             in_fields = picture.interlaced and codec != "ffv1"
             self._order = interlacing.Flagger(interlacing.field_order(self._video)) if in_fields else None
-            if not self._captions and any(captions.has_captions(frame) for frame in begin):
+            if not self._captions and picture.has_captions:
                 self.skipped.append("closed captions, which libx264 and libx265 can hold")
             if chapters := self._input.chapters():
                 for chapter in chapters:
@@ -268,7 +268,7 @@ class VideoWriter:
             if name in timecodes[0].metadata:
                 video.metadata.setdefault(name, containers.text(timecodes[0].metadata[name]))
         video.disposition = self._main.disposition
-        turn = cast("Mapping[str, Any]", first.side_data).get("DISPLAYMATRIX")
+        turn = side_data.of(first).get("DISPLAYMATRIX")
         if turn is not None:
             video.set_display_matrix(np.frombuffer(memoryview(turn), np.int32).tolist())
         return video
