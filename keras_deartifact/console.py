@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,14 +14,25 @@ _ADVICE = {
     errno.ENOSPC: "free some space or write to another disk",
     errno.EDQUOT: "free some space or write to another disk",
     errno.EFBIG: "write to a file system without that limit",
+    errno.ENAMETOOLONG: "give it a shorter name",
     errno.EROFS: "write to another place with -o",
     errno.EACCES: "check its permissions, or write to another place with -o",
     errno.EPERM: "check its permissions, or write to another place with -o",
 }
 
 
+# Control characters, what turns the direction of writing, and bytes of names that are not UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """A text that a terminal shows in one line and takes no orders from: names and tags may hold anything."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def say(line: str) -> None:
     """Prints a line to stderr, above a progress bar where there is one."""
+    line = printable(line)
     tqdm = sys.modules.get("tqdm")
     if tqdm is not None and sys.stderr.isatty():
         tqdm.tqdm.write(f"deartifact: {line}", file=sys.stderr)
@@ -30,6 +42,7 @@ def say(line: str) -> None:
 
 def show(line: str) -> None:
     """Prints a line to stdout, above a progress bar where there is one."""
+    line = printable(line)
     if sys.stderr.isatty():
         from tqdm import tqdm
 
@@ -46,7 +59,7 @@ def progress(total: int | None, name: str, unit: str = " frames") -> Iterator[Ca
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=name, unit=unit, leave=False, dynamic_ncols=True) as bar:
+    with tqdm(total=total, desc=printable(name), unit=unit, leave=False, dynamic_ncols=True) as bar:
 
         def show(done: int) -> None:
             if bar.total is not None and done > bar.total:

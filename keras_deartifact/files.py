@@ -33,7 +33,7 @@ def kind(path: StrPath) -> str:
 
     Raises:
         NotMediaError: neither, or empty.
-        ValueError: a picture that `stills` refuses, such as an animation.
+        ValueError: a picture that `stills` refuses, such as an animation, or a video whose frames are too large.
         OSError: the file system does not give it.
     """
     path = Path(path)
@@ -45,6 +45,8 @@ def kind(path: StrPath) -> str:
         return "image"
     try:
         container = video.probe(path).container
+    except video.TooLargeError:
+        raise
     except ValueError as error:
         raise NotMediaError(f"expected a picture or a video, complete up to its index: {error}") from error
     if container in _NO_VIDEO or container.endswith("_pipe"):
@@ -126,7 +128,7 @@ def replacing(source: StrPath, target: StrPath, overwrite: bool) -> Iterator[Pat
     check_target(source, target, overwrite)
     # Through a link, so that the link stays and the rename does not cross file systems.
     final = Path(os.path.realpath(target))
-    temporary = final.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}{final.suffix}")
+    temporary = final.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{final.suffix}")
     try:
         # With the permissions that any new file gets, which `tempfile` does not give.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

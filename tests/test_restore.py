@@ -438,6 +438,18 @@ def test_a_share_for_each_family_of_codecs(tmp_path, codec, options, share):
     assert change.mean() == pytest.approx(share * step / np.sqrt(12), abs=0.75)
 
 
+@pytest.mark.parametrize(
+    ("subsampling", "share"), [(0, restore.STILL_SHARE), (1, restore.SUBSAMPLED_SHARE), (2, restore.SUBSAMPLED_SHARE)]
+)
+def test_reduced_chroma_may_change_more(tmp_path, subsampling, share):
+    source, target = tmp_path / "in.jpg", tmp_path / "out.png"
+    Image.fromarray(np.full((32, 32, 3), 100, np.uint8)).save(source, quality=60, subsampling=subsampling)
+    restore.restore_image(brighter, source, target)
+    change = np.asarray(Image.open(target)).astype(int) - np.asarray(Image.open(source))
+    expected = share * 2 ** quantiser.jpeg_quality_log2_step(60) / np.sqrt(12)
+    assert change.mean() == pytest.approx(expected, abs=0.5)
+
+
 def first_picture(path):
     if path.suffix == ".png":
         return np.asarray(Image.open(path))

@@ -164,7 +164,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_string("stills", [], "Folder of clean pictures; may be given several times.")
     flags.DEFINE_multi_string("grey", [], "Folder of clean pictures to measure as grey JPEGs; likewise.")
     flags.DEFINE_multi_string("videos", [], "Folder of lossless clips; likewise.")
-    flags.DEFINE_list("qualities", ["10", "20", "30", "40", "90"], "JPEG qualities.")
+    flags.DEFINE_list("qualities", ["10", "20", "30", "40", "90", "95"], "JPEG qualities.")
     flags.DEFINE_list("filters", ["spp"], f"Filters to compare with, of {', '.join(baselines.FILTERS)}; or all.")
     flags.DEFINE_string("deep_features", None, "File of HED VGG-16 (training/README.md) to measure distances in.")
     flags.DEFINE_integer("frames", 30, "Frames of a clip; VIIDEO needs 22.", lower_bound=1)

@@ -4,8 +4,9 @@
 
 Pictures below `--stills`, and pans over them, go through codecs at several qualities and through the network with the
 step that the file states. Each row is a codec and a quality, each column a share: the mean gain over the pictures, and
-the smallest in brackets. `restore.STILL_SHARE`, `MPEG_SHARE` and `VIDEO_SHARE` were chosen from such tables of training
-pictures: the largest gain whose smallest is not below zero. They belong to a model: another one has to be looked at.
+the smallest in brackets. The shares in `restore` were chosen from such tables of training pictures: the largest gain
+whose smallest is not below zero. They belong to a model: another one has to be looked at. Pictures must be clean: what
+was a JPEG already comes back (nearly) the same from quality 95, and any change of it counts as a loss.
 """
 
 from collections.abc import Callable, Iterator

@@ -8,13 +8,18 @@ when it is needed.
 
 import argparse
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-from keras_deartifact import __version__, console
-from keras_deartifact.cli import bench, compare, demo, models, probe, restore, server, study
+from keras_deartifact import __version__, bounds, console
+from keras_deartifact.cli import bench, compare, demo, isolation, models, probe, restore, server, study
 from keras_deartifact.cli.common import EXIT_CODES, FAILED, INTERRUPTED, Parser, at_least_one
 
 __all__ = ["main"]
+
+
+_WARNINGS = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,12 +35,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
     except SystemExit as end:
         return int(end.code or 0)
+    # Not where another program calls this function: it would be there twice.
+    if argv is None and arguments.isolated and not arguments.debug:
+        output = getattr(arguments, "output", None)
+        several = output is not None and arguments.input.is_dir()
+        code = isolation.work_apart(None if output is None else Path(output), several)
+        if code is not None:
+            return code
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), bounds.allowing(getattr(arguments, "max_pixels", None)):
             # Pillow's, about pictures above 89 megapixels, which are what an archive holds.
             warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
-            code: int = arguments.run(arguments)
-        return code
+            # Of what else Pillow warns is wrong with the file.
+            warnings.filterwarnings("always", category=UserWarning, module="PIL")
+            warnings.showwarning = _Shown(warnings.showwarning)
+            return int(arguments.run(arguments))
     except KeyboardInterrupt:
         console.say("interrupted; what was not finished is not kept")
         return INTERRUPTED
@@ -46,6 +60,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+class _Shown:
+    """Says a warning of Pillow's in one line, each once and not all of very many, and shows others as Python does."""
+
+    def __init__(self, otherwise: Callable[..., None]) -> None:
+        self._otherwise = otherwise
+        self._said: set[str] = set()
+
+    def __call__(
+        self, message: Warning | str, category: type[Warning], filename: str, *more: Any, **named: Any
+    ) -> None:
+        if category is not UserWarning or "PIL" not in filename:
+            self._otherwise(message, category, filename, *more, **named)
+            return
+        text = " ".join(str(message).split())
+        if text not in self._said and len(self._said) < _WARNINGS:
+            self._said.add(text)
+            console.say(f"warning: {text}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="deartifact",
@@ -53,8 +86,18 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
     )
     parser.add_argument("--version", action="version", version=f"deartifact {__version__}")
+    parser.set_defaults(isolated=False)
     common = Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show Python's traceback of every error")
+    reading = Parser(add_help=False)
+    reading.add_argument(
+        "--max-pixels",
+        type=at_least_one,
+        metavar="N",
+        help="refuse pictures and videos of more pixels, whose few bytes may unpack to more than the memory holds "
+        f"(default: {bounds.PICTURE_PIXELS} for a picture, {bounds.FRAME_PIXELS} for a frame of a video)",
+    )
+    reading.set_defaults(isolated=True)
     model = Parser(add_help=False)
     model.add_argument(
         "--model",
@@ -83,9 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     server.add_flags(model)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    restore.add(commands.add_parser, [common, model])
-    probe.add(commands.add_parser, [common])
-    compare.add(commands.add_parser, [common])
+    restore.add(commands.add_parser, [common, reading, model])
+    probe.add(commands.add_parser, [common, reading])
+    compare.add(commands.add_parser, [common, reading])
     demo.add(commands.add_parser, [common, model])
     models.add(commands.add_parser, [common])
     bench.add(commands.add_parser, [common])

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -92,7 +93,9 @@ def silenced() -> Iterator[None]:
 
 def as_json(values: Any) -> str:
     """Returns values as text that any reader of JSON takes: without NaN and infinity."""
-    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    # Names that are not UTF-8, as JSON escapes them.
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def aligned(table: Sequence[Sequence[str]], left: int) -> Iterator[str]:

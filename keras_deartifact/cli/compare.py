@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deartifact import console
+from keras_deartifact.cli import isolation
 from keras_deartifact.cli.common import BROKEN, DONE, FAILED, Parser, aligned, as_json, at_least_one, frame_count
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     given = [path for path in (original, arguments.restored, arguments.compressed) if path is not None]
     targets = [Path(target) for target in (arguments.json, arguments.csv) if target is not None and target != "-"]
     _check_targets(given, targets, arguments.overwrite)
+    isolation.working_on(arguments.restored)
     options: dict[str, Any] = {"wanted": arguments.metrics, "every": arguments.every}
     if any(path.is_dir() for path in given):
         with console.progress(None, str(arguments.restored), " files") as step_to:
@@ -89,7 +91,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         if arguments.json is not None:
             _write(given, Path(arguments.json), arguments.overwrite, as_json(values))
         for line in lines:
-            print(line)
+            console.show(line)
     broken = [trouble for row in rows for trouble in row.broken]
     for name, trouble in failed.items():
         console.say(f"error: {name}: {trouble}")

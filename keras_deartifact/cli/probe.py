@@ -1,12 +1,13 @@
 """`deartifact probe`."""
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from keras_deartifact.cli.common import DONE, Parser
+from keras_deartifact import console
+from keras_deartifact.cli import isolation
+from keras_deartifact.cli.common import DONE, Parser, as_json
 
 
 def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
@@ -26,13 +27,14 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
 def _probe(arguments: argparse.Namespace) -> int:
     from keras_deartifact import description
 
+    isolation.working_on(arguments.input)
     values = description.describe(arguments.input)
     if arguments.json:
-        print(json.dumps(values, indent=2, ensure_ascii=False))
+        print(as_json(values))
         return DONE
     for name, value in values.items():
         for line_name, text in _lines(name, value):
-            print(f"{line_name.replace('_', ' ') + ':' if line_name else '':<22}{text}")
+            console.show(f"{line_name.replace('_', ' ') + ':' if line_name else '':<22}{text}")
     return DONE
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deartifact import console
+from keras_deartifact.cli import isolation
 from keras_deartifact.cli.common import BROKEN, DONE, EXIT_CODES, FAILED, Parser, frame_count, load_networks, within
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     source, output = arguments.input, Path(arguments.output)
     if source.is_dir():
         return _restore_folder(arguments)
+    isolation.working_on(source)
     media = files.kind(source)
     if output.is_dir() or arguments.output.endswith(os.sep):
         output.mkdir(parents=True, exist_ok=True)
@@ -120,7 +122,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     line, broken = _restore_file(arguments, load_networks(arguments), source, output, media)
     if broken is not None:
         console.say(f"warning: {broken}")
-    print(line)
+    console.show(line)
     return DONE if broken is None else BROKEN
 
 
@@ -134,17 +136,22 @@ def _restore_folder(arguments: argparse.Namespace) -> int:
     networks = load_networks(arguments)
     counts = {"restored": 0, "incomplete": 0, "skipped": 0, "failed": 0}
     troubles: list[str] = []
+    # Of a process before this one, which a file brought down.
+    earlier: dict[Path, tuple[str, str, str | None]] = dict(isolation.kept())
     with console.progress(len(names), str(source), " files") as step_to:
         for number, name in enumerate(names, 1):
-            outcome, line, trouble = _restore_below(arguments, networks, name)
+            if name not in earlier:
+                outcomes = _restore_below(arguments, networks, name)
+                isolation.keep((name, outcomes))
+                console.show(f"[{number}/{len(names)}] {name}: {outcomes[1]}")
+            outcome, _, trouble = earlier.get(name) or outcomes
             counts[outcome] += 1
-            console.show(f"[{number}/{len(names)}] {name}: {line}")
             if trouble is not None:
                 troubles.append(f"{'error' if outcome == 'failed' else 'warning'}: {source / name}: {trouble}")
             step_to(number)
     for trouble in troubles:
         console.say(trouble)
-    print(f"{output}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+    console.show(f"{output}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     if counts["failed"]:
         return FAILED
     return BROKEN if counts["incomplete"] else DONE
@@ -158,6 +165,7 @@ def _restore_below(
 
     source, output = arguments.input / name, Path(arguments.output)
     try:
+        isolation.working_on(source)
         media = files.kind(source)
         target = output / name.parent / files.target_name(name, media, arguments.bits)
         if target.exists() and not arguments.overwrite:
@@ -187,6 +195,8 @@ def _restore_file(
         within = arguments.within_quantisation and (not arguments.input.is_dir() or _is_jpeg(source))
         options |= {"quality": arguments.quality, "bits": arguments.bits}
         image = restore.restore_image(restorer, source, target, within_quantisation=within, **options)
+        for remark in image.remarks:
+            console.say(f"warning: {source}: {remark}")
         return f"{target}: {_image_summary(image)}", None
     options |= {"codec": arguments.codec, "crf": arguments.crf, "preset": arguments.preset, "drop": arguments.drop}
     options |= {"deinterlace": arguments.deinterlace}

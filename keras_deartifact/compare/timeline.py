@@ -53,7 +53,7 @@ def read_timeline(path: Path) -> Timeline:
     with containers.open_input(path) as container:
         stream = containers.main_video(container, path)
         tick = containers.time_base(stream)
-        packets = container.demux(stream)
+        packets = containers.packets(container, stream)
         # A damaged file is told of by the one who decodes it.
         with contextlib.suppress(av.FFmpegError):
             for packet in packets:

@@ -10,6 +10,7 @@ from keras_deartifact.restore.pictures import (
     JPEG_EARLIER_LOG2_STEP,
     JPEG_MARGIN,
     STILL_SHARE,
+    SUBSAMPLED_SHARE,
     ImageReport,
     restore_image,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "MPEG_SHARE",
     "PREDICT_EVERY",
     "STILL_SHARE",
+    "SUBSAMPLED_SHARE",
     "TILE",
     "VIDEO_MARGIN",
     "VIDEO_SHARE",

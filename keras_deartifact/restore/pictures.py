@@ -26,6 +26,9 @@ It is the step of quality 64."""
 STILL_SHARE = 0.8
 """Of the quantiser's error that a still picture may change by, see `limit`."""
 
+SUBSAMPLED_SHARE = 1.6
+"""The same for a JPEG whose chroma was reduced, which is an error of its own."""
+
 
 @dataclass(frozen=True)
 class ImageReport:
@@ -40,6 +43,7 @@ class ImageReport:
         inside: share of the source's DCT coefficients that recompressing the result gives back; None unless it was to
             stay within the quantisation.
         left_out: what belongs to the source and the target's format does not hold.
+        remarks: what the decoder found wrong with the source and went on past.
     """
 
     width: int
@@ -49,6 +53,7 @@ class ImageReport:
     predicted_log2_step: float | None
     inside: float | None = None
     left_out: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def restore_image(
@@ -75,7 +80,7 @@ def restore_image(
         predictor: of the quality, `engines.load_predictor()`, for files that state none and for those that were
             compressed harder before; None to take what the file states, and the default where it states nothing.
         strength: 0 keeps the pixels, 1 takes what the network makes of them; None takes as much of it as the
-            compression can account for (`limit`, `STILL_SHARE`).
+            compression can account for (`limit`, `STILL_SHARE`, `SUBSAMPLED_SHARE`).
         quality: of a JPEG or WebP, 1 to 100; see `stills.write`.
         bits: of a sample of the target, 8 or 16; the default is the source's. 16 keep what lies between
             two levels of 8.
@@ -109,7 +114,9 @@ def restore_image(
         template = stills.in_depth(still, np.dtype(f"uint{depth}"))
         # Rounded to the target's depth only at the end, where that is finer, or the projection follows.
         exact = coefficients is not None or depth > 8 * still.pixels.itemsize
-        taken, share = (1.0, STILL_SHARE) if strength is None else (strength, None)
+        reduced = still.subsampling not in (None, "4:4:4")
+        allowed = SUBSAMPLED_SHARE if reduced else STILL_SHARE
+        taken, share = (1.0, allowed) if strength is None else (strength, None)
         frames = image.to_float(still.pixels) if exact else still.pixels
         restored = restore_frames(restorer, frames[None], maps, strength=taken, share=share)[0]
         inside = None
@@ -130,7 +137,7 @@ def restore_image(
         stills.write(temporary, restored, template, quality=quality)
     median = None if predicted is None else float(np.median(predicted))
     seconds = time.perf_counter() - started
-    return ImageReport(width, height, seconds, log2_step, median, inside, stills.left_out(target, still))
+    return ImageReport(width, height, seconds, log2_step, median, inside, stills.left_out(target, still), still.remarks)
 
 
 def _depth(still: stills.Still, bits: int | None) -> int:

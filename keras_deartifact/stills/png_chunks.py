@@ -4,6 +4,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from keras_deartifact import bounds
+
 RAW_PROFILE = "Raw profile type iptc"
 """Keyword under which ImageMagick and exiftool keep Photoshop's resources, in hexadecimal."""
 
@@ -51,7 +53,9 @@ def _resources(kind: bytes, content: bytes) -> bytes | None:
     if kind != b"zTXt" or keyword != RAW_PROFILE.encode():
         return None
     try:
-        block = bytes.fromhex("".join(zlib.decompress(rest[1:]).decode("latin-1").split()[2:]))
+        # A block of more than the bound is left as the text that it is.
+        text = zlib.decompressobj().decompress(rest[1:], bounds.TEXT_BYTES)
+        block = bytes.fromhex("".join(text.decode("latin-1").split()[2:]))
     except (ValueError, zlib.error):
         return None
     return block if block.startswith(b"8BIM") else None

@@ -1,15 +1,16 @@
 """Reading picture files."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from keras_deartifact import deep_png
-from keras_deartifact.stills import deep_tiff, jpeg_segments, png_chunks, tags
+from keras_deartifact import bounds, deep_png
+from keras_deartifact.stills import deep_tiff, jpeg_segments, libtiff, png_chunks, tags
 from keras_deartifact.stills.still import DEEP_GREY_MODES, READ_FORMATS, Pixels, Still
 
 _MODES = {
@@ -53,7 +54,7 @@ def is_still(path: str | os.PathLike[str]) -> bool:
     """
     with open(path, "rb") as stream:
         try:
-            with _opened(stream, path) as image:
+            with libtiff.overheard(stream), _opened(stream, path) as image:
                 _require_single(image)
         except _NoImage:
             return False
@@ -76,7 +77,7 @@ def read(path: str | os.PathLike[str], *, inks: bool = False) -> Still:
             pixels that can't be kept (see `stills`). One line, with the path.
         OSError: the file system does not give it.
     """
-    with open(path, "rb") as stream, _opened(stream, path) as image:
+    with open(path, "rb") as stream, libtiff.overheard(stream) as remarks, _opened(stream, path) as image:
         _require_single(image)
         _require_depth(image, stream, inks)
         if image.format in ("JPEG", "MPO") and jpeg_segments.is_arithmetic(stream):
@@ -116,6 +117,7 @@ def read(path: str | os.PathLike[str], *, inks: bool = False) -> Still:
         segments=tuple(segments),
         chunks=tuple(chunks),
         more_pictures=more_pictures,
+        remarks=tuple(remarks),
     )
 
 
@@ -127,17 +129,24 @@ class _NoImage(ValueError):
 def _opened(stream: BinaryIO, path: str | os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
     """Pillow's image; whatever its parsers raise on a broken file becomes one kind of error with one line."""
     try:
-        with Image.open(stream, formats=READ_FORMATS) as image:
+        with bounds.decoding(), Image.open(stream, formats=READ_FORMATS) as image:
             yield image
     except UnidentifiedImageError as error:
-        _refuse_heic(stream, path)
+        _refuse_heif(stream, path)
         raise _NoImage(f"expected an image file. Received: path={os.fspath(path)}") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise ValueError(f"expected an image of at most {limit} pixels. Received: path={os.fspath(path)}") from error
+        raise ValueError(
+            f"expected an image of at most {limit} pixels (--max-pixels allows more). Received: path={os.fspath(path)}"
+        ) from error
     except _Refused as error:
         raise ValueError(f"expected {error}. Received: path={os.fspath(path)}") from error
     except Exception as error:
+        if "MAX_TEXT" in str(error):
+            raise ValueError(
+                f"expected texts and a colour profile of at most {PngImagePlugin.MAX_TEXT_CHUNK} bytes each, and of "
+                f"{PngImagePlugin.MAX_TEXT_MEMORY} together. Received: path={os.fspath(path)}"
+            ) from error
         # Pillow's parsers also let out SyntaxError, struct.error, EOFError, IndexError, KeyError, zlib.error, ...
         reason = str(error) or type(error).__name__
         raise ValueError(f"expected a whole image file ({reason}). Received: path={os.fspath(path)}") from error
@@ -147,11 +156,15 @@ class _Refused(Exception):
     """What was expected; `_opened` adds the path."""
 
 
-def _refuse_heic(stream: BinaryIO, path: str | os.PathLike[str]) -> None:
-    """Raises for a still in HEVC, which would pass for a video of one frame, or of its tiles."""
+def _refuse_heif(stream: BinaryIO, path: str | os.PathLike[str]) -> None:
+    """Raises for a still in HEVC, or in AV1 and broken, which would pass for a video of one frame, or of its tiles."""
     stream.seek(0)
     start = stream.read(64)
     brands = {start[8:12], *(start[place : place + 4] for place in range(16, len(start), 4))}
+    if start[4:12] in (b"ftypavif", b"ftypavis"):
+        raise ValueError(
+            f"expected an AVIF that Pillow reads, whole and not too large. Received: path={os.fspath(path)}"
+        )
     if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS and brands & set(_HEIC_BRANDS):
         raise ValueError(
             f"expected a picture that Pillow reads, not HEIC; convert it to PNG or TIFF first, for example with "
@@ -161,10 +174,17 @@ def _refuse_heic(stream: BinaryIO, path: str | os.PathLike[str]) -> None:
 
 def _require_single(image: Image.Image) -> None:
     # A multi-picture JPEG holds previews or a second view beside the one that every viewer shows.
-    count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if image.format == "MPO":
+        return
+    if image.format == "TIFF":
+        # Not `n_frames`, which reads the directories of all pages and looks for each in a list of those before it.
+        with contextlib.suppress(EOFError):
+            image.seek(1)
+            raise _Refused("one still picture, not several pages")
+        return
+    count = getattr(image, "n_frames", 1)
     if count > 1:
-        kind = "pages" if image.format == "TIFF" else "frames"
-        raise _Refused(f"one still picture, not {count} {kind}")
+        raise _Refused(f"one still picture, not {count} frames")
 
 
 def _require_depth(image: ImageFile.ImageFile, stream: BinaryIO, inks: bool) -> None:

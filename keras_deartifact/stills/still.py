@@ -52,6 +52,7 @@ class Still:
             cameras write, but not those that a new file needs anew (JFIF, Adobe, the index of further pictures).
         chunks: `(kind, content)` of a PNG's texts and statements on colour (`gAMA`, `cHRM`, `sRGB`, `cICP`, ...).
         more_pictures: whether further ones lie behind this one in a multi-picture JPEG.
+        remarks: what the decoder found wrong and went on past: lines of text.
     """
 
     pixels: Pixels
@@ -69,3 +70,4 @@ class Still:
     segments: tuple[tuple[int, bytes], ...] = ()
     chunks: tuple[tuple[bytes, bytes], ...] = ()
     more_pictures: bool = False
+    remarks: tuple[str, ...] = ()

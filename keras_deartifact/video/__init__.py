@@ -9,6 +9,7 @@ Time is integer ticks of a `Fraction` time base, never a float. Nothing holds mo
 """
 
 from keras_deartifact.video.carriers import lines, with_picture
+from keras_deartifact.video.containers import TooLargeError
 from keras_deartifact.video.info import StreamInfo, VideoInfo, probe
 from keras_deartifact.video.interlacing import Chain
 from keras_deartifact.video.reader import BrokenVideoError, Frame, macroblock_qp, read_frames
@@ -19,6 +20,7 @@ __all__ = [
     "Chain",
     "Frame",
     "StreamInfo",
+    "TooLargeError",
     "VideoInfo",
     "VideoWriter",
     "lines",

@@ -3,22 +3,40 @@
 PyAV 18 gives fractions for rates and time bases, 19 its own `AVRational`: they become `Fraction` here.
 """
 
+# PyAV's Packet is generic in its stubs alone, so annotations must not be evaluated.
+from __future__ import annotations
+
 import contextlib
+import errno
+import functools
 import os
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition, Stream
+from av.packet import Packet
+from av.stream import AttachmentStream, DataStream, Disposition, Stream
 from av.video.stream import VideoStream
 
+from keras_deartifact import bounds
 from keras_deartifact.video import interlacing
 
 _DECODES_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
+# What lists other files or addresses, which opening it would open: a pipe among them would never answer.
+_LISTS = frozenset("concat concatf dash hls image2 imf rtp rtsp sap sdp webm_dash_manifest".split())
+
+# Packets are as large as the file but for headers, of which some containers leave a part out.
+_TIMES_THE_FILE = 4
+_BYTES_AT_LEAST = 1 << 22
+
 Source = str | os.PathLike[str] | BinaryIO
+
+
+class TooLargeError(ValueError):
+    """A video's frames are larger than `bounds` allows."""
 
 
 def open_input(source: Source) -> InputContainer:
@@ -28,10 +46,22 @@ def open_input(source: Source) -> InputContainer:
         ValueError: it is empty, of no kind that ffmpeg knows, or cut off before its index.
         OSError: the file system does not give it.
     """
-    file = os.fspath(source) if isinstance(source, str | os.PathLike) else source
+    # A whole path, or a name such as `http:a.mp4` would be taken for an address.
+    file = os.path.abspath(source) if isinstance(source, str | os.PathLike) else source
     try:
         # Tags that are not UTF-8 must not stop the work; `text` reads them.
-        return av.open(file, "r", metadata_errors="surrogateescape")
+        with bounds.decoding():
+            return av.open(
+                file,
+                "r",
+                container_options={"format_whitelist": _formats(), "protocol_whitelist": "file"},
+                metadata_errors="surrogateescape",
+                timeout=bounds.READ_SECONDS,
+            )
+    except MemoryError as error:
+        raise ValueError(
+            f"source must state sizes that a machine has the memory for; it is broken. Received: {label(source)}"
+        ) from error
     except (
         av.error.InvalidDataError,
         av.error.EOFError,
@@ -44,6 +74,12 @@ def open_input(source: Source) -> InputContainer:
         ) from error
 
 
+@functools.cache
+def _formats() -> str:
+    """Ffmpeg's names of the formats that are read, separated by commas."""
+    return ",".join(sorted(av.formats_available - _LISTS))
+
+
 def main_video(container: InputContainer, source: Source) -> VideoStream:
     """The stream that the file is about: marked as the default one, else the largest picture, else the first.
 
@@ -51,6 +87,7 @@ def main_video(container: InputContainer, source: Source) -> VideoStream:
 
     Raises:
         ValueError: there is none, or none that can be decoded.
+        TooLargeError: its frames are larger than `bounds` allows.
     """
     videos = [video for video in container.streams.video if not is_picture(video)]
     if not videos:
@@ -58,10 +95,20 @@ def main_video(container: InputContainer, source: Source) -> VideoStream:
         raise ValueError(
             f"source must hold a video stream; it holds {', '.join(kinds)} streams. Received: {label(source)}"
         )
+    bound = bounds.frame_pixels()
+    for video in videos:
+        if video.codec_context is not None:
+            video.codec_context.options = {"max_pixels": str(bound)}
     decodable_here = [video for video in videos if video.codec_context is not None]
     if not decodable_here:
         raise ValueError(f"source must hold video that can be decoded here. Received: {label(source)}")
-    return max(decodable_here, key=_prominence)
+    main = max(decodable_here, key=_prominence)
+    if main.codec_context.width * main.codec_context.height > bound:
+        raise TooLargeError(
+            f"source must be a video of at most {bound} pixels a frame (--max-pixels allows more). "
+            f"Received: {label(source)}, {main.codec_context.width}x{main.codec_context.height}"
+        )
+    return main
 
 
 def _prominence(stream: VideoStream) -> tuple[bool, int]:
@@ -81,7 +128,9 @@ def decoder(stream: VideoStream) -> av.VideoCodecContext:
     alpha = {tag.lower(): value for tag, value in stream.metadata.items()}.get("alpha_mode")
     if name is None or alpha != "1":
         return stream.codec_context
-    return cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))
+    context = cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))
+    context.options = stream.codec_context.options
+    return context
 
 
 def first_frame(container: InputContainer, stream: VideoStream) -> av.VideoFrame | None:
@@ -91,20 +140,46 @@ def first_frame(container: InputContainer, stream: VideoStream) -> av.VideoFrame
 
 def decodable(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
     """The frames that decode, up to where the file cannot be read."""
-    packets = container.demux(stream)
+    reading = packets(container, stream)
     context = decoder(stream)
     flagger = interlacing.Flagger.of_decoded(stream)
     ended = False
     while not ended:
         try:
-            packet = next(packets)
+            packet = next(reading)
         except (StopIteration, av.FFmpegError):
             packet, ended = None, True
         # PyAV ends each stream with an empty packet, and AVI has them for dropped frames.
         if packet is not None and not packet.size:
             continue
         with contextlib.suppress(av.FFmpegError):
-            yield from map(flagger.flagged, context.decode(packet))
+            with bounds.decoding():
+                frames = context.decode(packet)
+            yield from map(flagger.flagged, frames)
+
+
+def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]]:
+    """The packets of some streams, by default of all, and PyAV's empty ones at the end.
+
+    Raises:
+        av.FFmpegError: the file cannot be read any further; or what was read is many times the file, whose index names
+            the same bytes again and again, which could go on for years.
+    """
+    left = _BYTES_AT_LEAST + _TIMES_THE_FILE * container.size
+    reading = container.demux(*streams)
+    while True:
+        try:
+            with bounds.decoding():
+                packet = next(reading)
+        except StopIteration:
+            return
+        except IndexError:
+            # At the end, of PyAV, where streams began after it had looked for them.
+            return
+        left -= max(packet.size, 1)
+        if left < 0:
+            raise av.error.InvalidDataError(errno.EINVAL, "the index names the same bytes again and again")
+        yield packet
 
 
 def colour_codes(stream: VideoStream, first: av.VideoFrame | None) -> dict[str, int]:
@@ -137,7 +212,7 @@ def codec_name(stream: Stream) -> str | None:
     """The name that ffmpeg has for a stream's codec; of an attachment, its file name."""
     if stream.codec_context is not None:
         return stream.codec_context.codec.canonical_name
-    return stream.name
+    return stream.name if isinstance(stream, AttachmentStream | DataStream) else None
 
 
 def first_time(container: InputContainer) -> Fraction:

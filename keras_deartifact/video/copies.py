@@ -144,7 +144,7 @@ class StreamCopies:
         for stream in self._opened.streams:
             if stream.index not in self._copies:
                 stream.discard = Discard.all
-        packets = self._opened.demux(wanted)
+        packets = containers.packets(self._opened, *wanted)
         while True:
             try:
                 packet = next(packets)
@@ -175,7 +175,7 @@ def tags(holder: InputContainer | Stream) -> dict[str, str]:
 def _picture(source: Source, index: int) -> bytes:
     """A cover picture's file, from the packet that holds it."""
     with containers.open_input(source) as opened:
-        for packet in opened.demux(opened.streams[index]):
+        for packet in containers.packets(opened, opened.streams[index]):
             if packet.size:
                 return bytes(packet)
     return b""

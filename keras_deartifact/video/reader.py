@@ -18,6 +18,7 @@ from av.packet import Packet
 from av.sidedata.encparams import VideoEncParams, VideoEncParamsType
 from av.video.stream import VideoStream
 
+from keras_deartifact import bounds
 from keras_deartifact.video import containers, interlacing, side_data
 from keras_deartifact.video.containers import Source
 
@@ -145,7 +146,7 @@ def _decode(
     flagger = interlacing.Flagger.of_decoded(stream)
     maps = quantisers and context.codec.canonical_name in _EXPORTS_QUANTISERS
     if maps:
-        context.options = {"export_side_data": "venc_params"}
+        context.options = {**context.options, "export_side_data": "venc_params"}
     context.thread_type = av.codec.context.ThreadType.SLICE if maps else av.codec.context.ThreadType.AUTO
     time_base = containers.time_base(stream)
     rate = containers.frame_rate(stream) or Fraction(25)
@@ -178,8 +179,9 @@ def _decode(
         missing = _missing_seconds(container, stream, ends, rate)
         end = float(ends.video)
     if missing is not None:
+        why = next((f" ({fault})" for fault in damage if fault.startswith("read error")), "")
         raise BrokenVideoError(
-            f"The video breaks off after {end:.2f} s, {missing:.2f} s before the end that its header states; "
+            f"The video breaks off after {end:.2f} s, {missing:.2f} s before the end that its header states{why}; "
             f"frames up to there were read. Received: {label}"
         )
     if damage:
@@ -212,7 +214,7 @@ def _decoded(
 ) -> Iterator[tuple[list[av.VideoFrame], str | None]]:
     """Yields what every video packet decodes to, and what is wrong with it."""
     # All streams, for the latest end; the packets of the others are read from the file in any case.
-    packets = container.demux()
+    packets = containers.packets(container)
     while True:
         try:
             packet = next(packets)
@@ -229,11 +231,15 @@ def _decoded(
             continue
         fault = "a packet is corrupt" if packet.is_corrupt else None
         try:
-            yield context.decode(cast("Packet[VideoStream]", packet)), fault
+            with bounds.decoding():
+                images = context.decode(cast("Packet[VideoStream]", packet))
+            yield images, fault
         except av.FFmpegError:
             yield [], fault or _UNDECODABLE
     try:
-        yield context.decode(None), None
+        with bounds.decoding():
+            images = context.decode(None)
+        yield images, None
     except av.FFmpegError:
         yield [], _UNDECODABLE
 
