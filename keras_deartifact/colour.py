@@ -7,7 +7,12 @@ and has no offset, so it is converted alone and added to the planes (`add_correc
     Y' += s_y (kr R + kg G + kb B),    Cb += s_c (B - Y) / (2 (1 - kb)),    Cr += s_c (R - Y) / (2 (1 - kr))
 
 with `(s_y, s_c) = (219, 224) * 2^(depth - 8)` in limited range and `2^depth - 1` for both in full range. A network that
-returns its input therefore gives back exactly the decoded frame, at any depth and chroma subsampling.
+returns its input therefore gives back exactly the decoded frame, at any depth and chroma subsampling. Alpha is no
+light, and stays as it is.
+
+The transfer function is not undone: of HDR (PQ, HLG) the network sees the coded values `R'G'B'` at 8 bits, matrix and
+range taken off, as it does of all other video. Their steps are about as even to the eye as those of the video that it
+was trained on, but it was trained on none of them.
 
 Matrices (ITU-T H.273 codes): BT.709 (1), FCC (4), BT.601 (5, 6), SMPTE 240M (7), BT.2020 (9; 10, constant luminance, is
 treated as 9). Any other code counts as unspecified: BT.601 up to 576 lines, BT.709 above. Range is limited unless
@@ -43,6 +48,12 @@ _QUALITY = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.
 
 _PLANAR = tuple(f"yuv{sampling}p{depth}" for sampling in ("420", "422", "444", "440") for depth in ("", "10le", "12le"))
 _GREY = ("gray", "gray10le", "gray12le")
+_ALPHA = (
+    *("yuva420p", "yuva420p10le", "yuva422p", "yuva422p10le", "yuva422p12le"),
+    *("yuva444p", "yuva444p10le", "yuva444p12le"),
+)
+# Format -> its channels in the order in which they lie; 0 is nothing.
+_PACKED = {name: name.removesuffix("24") for name in "rgb24 bgr24 rgba bgra argb abgr rgb0 bgr0 0rgb 0bgr".split()}
 SUPPORTED = (
     *_PLANAR,
     "yuv411p",
@@ -54,10 +65,9 @@ SUPPORTED = (
     "yuvj411p",
     "nv12",
     *_GREY,
-    "gbrp",
-    "gbrp10le",
-    "gbrp12le",
-    "rgb24",
+    *_ALPHA,
+    *(f"gbr{alpha}p{depth}" for alpha in ("", "a") for depth in ("", "10le", "12le")),
+    *_PACKED,
 )
 """Pixel formats that `add_correction` takes."""
 
@@ -147,7 +157,12 @@ def from_rgb(
     depth = black.format.components[0].bits
     for index, plane in enumerate(black.planes):
         codes = np.frombuffer(memoryview(plane), np.uint8 if depth == 8 else "<u2")
-        if index > 0 and not black.format.is_rgb:
+        if index == 3:
+            codes[:] = 2**depth - 1
+        elif "a" in _PACKED.get(pix_fmt, ""):
+            codes[:] = 0
+            codes[_PACKED[pix_fmt].index("a") :: 4] = 255
+        elif index > 0 and not black.format.is_rgb:
             codes[:] = 2 ** (depth - 1)
         else:
             codes[:] = 0 if full_range else 16 * 2 ** (depth - 8)
@@ -160,7 +175,7 @@ def add_correction(frame: av.VideoFrame, correction: npt.NDArray[np.float32]) ->
     The differences are converted with the frame's matrix and range (equations in the module's docstring), chroma is
     averaged over the luma pixels that share a chroma sample, and the sums are rounded to the nearest code and clipped
     to `[0, 2^depth - 1]`. Zero gives the same planes, bit for bit. A grey frame takes the luma part alone; RGB planes
-    take their own channel.
+    take their own channel. Alpha stays as it is.
 
     Args:
         frame: a decoded frame in one of `SUPPORTED`; it is not changed.
@@ -188,7 +203,10 @@ def add_correction(frame: av.VideoFrame, correction: npt.NDArray[np.float32]) ->
         _add_luma(frame, result, correction, depth)
         if len(frame.planes) > 1:
             _add_chroma(frame, result, correction, depth)
-    _copy_attributes(frame, result)
+    if len(frame.planes) == 4:
+        shape = (frame.height, frame.width)
+        _samples(result, 3, shape, depth)[...] = _samples(frame, 3, shape, depth)
+    copy_attributes(frame, result)
     return result
 
 
@@ -200,8 +218,12 @@ def _check_format(pix_fmt: str) -> None:
 def _add_rgb(frame: av.VideoFrame, result: av.VideoFrame, correction: npt.NDArray[np.float32], depth: int) -> None:
     scaled = correction * np.float32(2**depth - 1)
     if len(frame.planes) == 1:
-        shape = (frame.height, 3 * frame.width)
-        _add(_samples(frame, 0, shape, depth), scaled.reshape(shape), _samples(result, 0, shape, depth), depth)
+        channels = _PACKED[frame.format.name]
+        samples = np.zeros((frame.height, frame.width, len(channels)), np.float32)
+        for index, name in enumerate("rgb"):
+            samples[..., channels.index(name)] = scaled[..., index]
+        shape = (frame.height, len(channels) * frame.width)
+        _add(_samples(frame, 0, shape, depth), samples.reshape(shape), _samples(result, 0, shape, depth), depth)
         return
     shape = (frame.height, frame.width)
     for plane, channel in enumerate((1, 2, 0)):
@@ -286,7 +308,8 @@ def _add(samples: npt.NDArray[Any], difference: npt.NDArray[np.float32], target:
     target[...] = difference
 
 
-def _copy_attributes(source: av.VideoFrame, target: av.VideoFrame) -> None:
+def copy_attributes(source: av.VideoFrame, target: av.VideoFrame) -> None:
+    """Gives a frame the times and the colour description of another."""
     target.pts = source.pts
     if source.time_base is not None:
         target.time_base = source.time_base

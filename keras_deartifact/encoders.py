@@ -50,10 +50,13 @@ def default(target: str | PathLike[str], pix_fmt: str = "yuv420p") -> str:
         pix_fmt: the source's pixel format.
 
     Returns:
-        A key of `ENCODERS`: VP9 for .webm, which holds no H.264; otherwise H.264, or H.265 above 10 bits.
+        A key of `ENCODERS`: VP9 for .webm, which holds no H.264; FFV1 for alpha in .mkv; otherwise H.264, or H.265
+        above 10 bits.
     """
     if Path(target).suffix.lower() == ".webm":
         return "libvpx-vp9"
+    if Path(target).suffix.lower() == ".mkv" and any(each.is_alpha for each in VideoFormat(pix_fmt).components):
+        return "ffv1"
     if VideoFormat(pix_fmt).components[0].bits > 10:
         return "libx265"
     return "libx264rgb" if VideoFormat(pix_fmt).is_rgb else "libx264"

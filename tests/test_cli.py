@@ -220,6 +220,18 @@ def test_a_video(tmp_path, run, restorer):
     assert out.count("\n") == 1 and "b.mkv: 8 frames" in out and "inference busy" in out and "libx264" in out
 
 
+def test_interlaced_video_stays_so_unless_told(tmp_path, run, restorer):
+    source = clip(tmp_path / "in.mp4", options={"flags": "+ildct+ilme"})
+    for name, arguments, interlaced in (("a.mp4", (), True), ("b.mp4", ("--deinterlace",), False)):
+        code, out, err = run("restore", source, "-o", tmp_path / name, *arguments)
+        assert (code, err) == (0, "") and "8 frames" in out
+        assert video.probe(tmp_path / name).interlaced == interlaced
+    code, out, err = run("restore", source, "-o", tmp_path / "c.mp4", "--codec", "libx265")
+    assert (code, out) == (2, "")
+    assert_one_line(err)
+    assert "--deinterlace" in err
+
+
 def test_into_a_folder(tmp_path, run, restorer, photo):
     source = picture(tmp_path / "a.bmp", photo)
     assert run("restore", source, "-o", f"{tmp_path / 'new'}/")[0] == 0
@@ -364,7 +376,7 @@ def bad_inputs(folder, photo):
     cut(folder / "cut.jpg", picture(folder / "whole.jpg", photo), 0.6)
     cut(folder / "cut.png", picture(folder / "whole.png", photo), 0.6)
     cut(folder / "index.mp4", clip(folder / "whole.mp4"), 0.6)
-    clip(folder / "bgra.mkv", "ffv1", "bgra")
+    clip(folder / "gray16le.mkv", "ffv1", "gray16le")
     Image.new("LAB", (16, 16)).save(folder / "lab.tif")
     frames = [Image.fromarray(photo(16, 16, seed)) for seed in (0, 1)]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
@@ -380,7 +392,7 @@ def bad_inputs(folder, photo):
         ("cut.jpg", "whole image file"),
         ("cut.png", "whole image file"),
         ("index.mp4", "cut off before its index"),
-        ("bgra.mkv", "convert it first"),
+        ("gray16le.mkv", "convert it first"),
         ("lab.tif", "not mode LAB"),
         ("moving.gif", "one still picture"),
     ],
@@ -390,14 +402,14 @@ def test_bad_input_is_one_line(tmp_path, run, restorer, photo, command, name, me
     bad_inputs(tmp_path, photo)
     before = {each: (tmp_path / each).read_bytes() for each in names(tmp_path)}
     if command == "probe":
-        if name in ("bgra.mkv",):
+        if name in ("gray16le.mkv",):
             pytest.skip("can be described")
         code, out, err = run("probe", tmp_path / name)
     else:
         code, out, err = run("restore", tmp_path / name, "-o", tmp_path / f"out{Path(name).suffix}")
     assert (code, out) == (2, "")
     assert_one_line(err)
-    assert message in err and name in err or name == "bgra.mkv"
+    assert message in err and name in err or name == "gray16le.mkv"
     assert {each: (tmp_path / each).read_bytes() for each in names(tmp_path)} == before
 
 

@@ -23,11 +23,12 @@ def noise_frame(pix_fmt: str, width: int, height: int, seed: int = 0) -> av.Vide
 def codes_of(frame: av.VideoFrame) -> list[np.ndarray]:
     """The frame's planes without padding, interleaved samples side by side."""
     depth = frame.format.components[0].bits
-    name, planes = frame.format.name, []
+    planes = []
+    packed = frame.format.is_rgb and len(frame.planes) == 1
+    samples = (3 if frame.format.name.endswith("24") else 4) if packed else 1
     for index, plane in enumerate(frame.planes):
         rows = np.frombuffer(plane, np.uint8 if depth == 8 else "<u2").reshape(plane.height, -1)
-        samples = 3 if name == "rgb24" else 2 if name == "nv12" and index == 1 else 1
-        planes.append(rows[:, : plane.width * samples].copy())
+        planes.append(rows[:, : plane.width * (2 if frame.format.name == "nv12" and index else samples)].copy())
     return planes
 
 
@@ -173,7 +174,7 @@ def test_a_coloured_correction_follows_the_matrix(name):
 
 def test_rgb_planes_take_their_own_channel():
     correction = np.zeros((8, 8, 3), np.float32) + np.array([0.1, 0.2, -0.11], np.float32)
-    for pix_fmt, depth in (("gbrp", 8), ("gbrp10le", 10), ("rgb24", 8)):
+    for pix_fmt, depth in (("gbrp", 8), ("gbrp10le", 10), ("rgb24", 8), ("bgr0", 8), ("argb", 8)):
         frame = av.VideoFrame(8, 8, pix_fmt)
         for plane in frame.planes:
             np.frombuffer(plane, np.uint8 if depth == 8 else "<u2")[:] = 120
@@ -182,6 +183,9 @@ def test_rgb_planes_take_their_own_channel():
         planes = codes_of(colour.add_correction(frame, correction))
         if pix_fmt == "rgb24":
             np.testing.assert_array_equal(planes[0].reshape(8, 8, 3)[3, 3], [red, green, blue])
+        elif len(planes) == 1:
+            expected = [blue, green, red, 120] if pix_fmt == "bgr0" else [120, red, green, blue]
+            np.testing.assert_array_equal(planes[0].reshape(8, 8, 4)[3, 3], expected)
         else:
             assert [int(plane[3, 3]) for plane in planes] == [green, blue, red]
 
@@ -207,6 +211,45 @@ def test_chroma_differences_are_averaged_over_their_block(pix_fmt):
         for y, x in ((0, 0), (height // step_y - 1, width // step_x - 1)):
             block = difference[y * step_y : (y + 1) * step_y, x * step_x : (x + 1) * step_x]
             assert int(plane[y, x]) == round(128 + 255 * float(block.mean()))
+
+
+@pytest.mark.parametrize("depth", [8, 10, 12])
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("code", [1, 4, 5, 6, 7, 9, 10])
+@pytest.mark.parametrize("sampling", ["420", "444"])
+def test_a_correction_is_that_of_exact_arithmetic_within_a_code(sampling, code, full, depth):
+    weights = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087)}
+    kr, kb = weights.get(code, (0.2627, 0.0593))
+    frame = noise_frame(f"yuv{sampling}p{'' if depth == 8 else f'{depth}le'}", 32, 16, seed=code)
+    frame.colorspace, frame.color_range = code, 2 if full else 1
+    correction = np.random.default_rng(depth).normal(0, 0.1, (16, 32, 3)).astype(np.float32)
+    planes = codes_of(colour.add_correction(frame, correction))
+    red, green, blue = (correction[..., channel].astype(np.float64) for channel in range(3))
+    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    scales = (2**depth - 1,) * 3 if full else tuple(each * 2 ** (depth - 8) for each in (219, 224, 224))
+    differences = [luma, (blue - luma) / (2 * (1 - kb)), (red - luma) / (2 * (1 - kr))]
+    if sampling == "420":
+        differences[1:] = [each.reshape(8, 2, 16, 2).mean((1, 3)) for each in differences[1:]]
+    for before, after, scale, difference in zip(codes_of(frame), planes, scales, differences, strict=True):
+        exact = np.clip(before + scale * difference, 0, 2**depth - 1)
+        # Half a code of rounding, and float32.
+        assert np.abs(after - exact).max() < 0.51
+
+
+@pytest.mark.parametrize("pix_fmt", [each for each in colour.SUPPORTED if VideoFormat(each).components[-1].is_alpha])
+def test_alpha_is_left_alone(pix_fmt):
+    frame = noise_frame(pix_fmt, 34, 18)
+    correction = np.random.default_rng(2).uniform(0.1, 0.3, (18, 34, 3)).astype(np.float32)
+    before, after = codes_of(frame), codes_of(colour.add_correction(frame, correction))
+    if len(before) == 4:
+        np.testing.assert_array_equal(after[3], before[3])
+    else:
+        alpha = pix_fmt.index("a")
+        np.testing.assert_array_equal(after[0][:, alpha::4], before[0][:, alpha::4])
+    assert (np.abs(after[0].astype(int) - before[0]) > 8).mean() > 0.5
+    opaque = colour.from_rgb(np.zeros((18, 34, 3), np.uint8), pix_fmt)
+    top = 2 ** opaque.format.components[0].bits - 1
+    assert set((codes_of(opaque)[3] if len(before) == 4 else codes_of(opaque)[0][:, alpha::4]).flat) == {top}
 
 
 def test_codes_are_clipped_and_the_input_is_left_alone():
@@ -238,5 +281,5 @@ def test_bad_corrections_are_refused():
         colour.add_correction(frame, np.zeros((8, 16, 3)))
     with pytest.raises(ValueError, match="finite"):
         colour.add_correction(frame, np.full((8, 16, 3), np.nan, np.float32))
-    with pytest.raises(ValueError, match="yuv420p.*Received: pix_fmt='rgba'"):
-        colour.add_correction(noise_frame("rgba", 16, 8), np.zeros((8, 16, 3), np.float32))
+    with pytest.raises(ValueError, match="yuv420p.*Received: pix_fmt='rgb565le'"):
+        colour.add_correction(av.VideoFrame(16, 8, "rgb565le"), np.zeros((8, 16, 3), np.float32))

@@ -23,6 +23,7 @@ LAYERS = {
     "video": 0,
     "adversarial": 1,
     "codecs": 1,
+    "fields": 1,
     "limit": 1,
     "losses": 1,
     "metrics": 1,

@@ -634,8 +634,8 @@ def test_targets_that_are_refused(tmp_path):
 
 
 def test_an_unsupported_pixel_format_is_named(tmp_path):
-    source = make(tmp_path / "in.mkv", "ffv1", None, count=2, pix_fmt="bgra")
-    with pytest.raises(ValueError, match=r"convert it first.*Received: pix_fmt=bgra"):
+    source = make(tmp_path / "in.mkv", "ffv1", None, count=2, pix_fmt="gray16le")
+    with pytest.raises(ValueError, match=r"convert it first.*Received: pix_fmt=gray16le"):
         restore.restore_video(identity, source, tmp_path / "out.mkv")
     assert_nothing_left(tmp_path, "in.mkv")
 

@@ -59,6 +59,8 @@ def of_folder(arguments: argparse.Namespace, names: Sequence[Path]) -> Iterator[
         try:
             isolation.working_on(source)
             media = files.kind(source)
+            target = Path(arguments.output) / name.parent / files.target_name(name, media, arguments.bits)
+            is_there = target.exists()
         except files.NotMediaError as error:
             promises = files.has_media_name(name)
             yield _failed(name, source, error) if promises else _skipped(name, source, "neither an image nor a video")
@@ -68,13 +70,12 @@ def of_folder(arguments: argparse.Namespace, names: Sequence[Path]) -> Iterator[
                 raise
             yield _failed(name, source, error)
             continue
-        target = Path(arguments.output) / name.parent / files.target_name(name, media, arguments.bits)
         first = taken.setdefault(target, name)
         if first != name:
             yield _failed(
                 name, source, ValueError(f"its copy would get the name of that of {first}; rename one of them")
             )
-        elif target.exists() and not arguments.overwrite:
+        elif is_there and not arguments.overwrite:
             yield _skipped(name, source, f"{target} exists already (--overwrite replaces it)", target)
         else:
             yield Planned(name, source, target, media)

@@ -58,7 +58,7 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         "--codec",
         help="encoder of a video: libx264 (the default, because everything plays it; up to 10 bits), libx265 (the "
         "default for 12 bits; smaller and several times slower), libx264rgb (the default for RGB), libvpx-vp9 (the "
-        "default for .webm), libsvtav1, ffv1 (lossless)",
+        "default for .webm), libsvtav1, ffv1 (lossless; the default for alpha in .mkv)",
     )
     parser.add_argument(
         "--crf",
@@ -99,8 +99,14 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
     parser.add_argument(
         "--drop",
         action="store_true",
-        help="leave out, and name before work starts, what the output's container cannot hold of a video; without this "
-        "such a video is refused, with the container that can hold it",
+        help="leave out, and name before work starts, what the output's container or codec cannot hold of a video: "
+        "streams, alpha, HDR metadata of single frames; without this such a video is refused, with what can hold it",
+    )
+    parser.add_argument(
+        "--deinterlace",
+        action="store_true",
+        help="make one progressive frame of each interlaced frame of a video, after it was restored (by default its "
+        "fields are restored one by one, and stay fields)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument(
@@ -274,6 +280,7 @@ def options_of(arguments: argparse.Namespace, source: Path, media: str) -> dict[
         "crf": arguments.crf,
         "preset": arguments.preset,
         "drop": arguments.drop,
+        "deinterlace": arguments.deinterlace,
     }
 
 

@@ -12,6 +12,7 @@ import contextlib
 import os
 import shlex
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -20,7 +21,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from keras_deartifact import colour, encoders, files, image, limit, pipeline, quantiser, video
+from keras_deartifact import colour, encoders, fields, files, image, limit, pipeline, quantiser, video
 from keras_deartifact.engines import Predictor, Restorer
 from keras_deartifact.restore.frames import Floats, check_strength, known_map, restore_frames
 
@@ -86,6 +87,7 @@ def restore_video(
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
     drop: bool = False,
+    deinterlace: bool = False,
     notice: Callable[[str], None] | None = None,
 ) -> VideoReport:
     """Writes a restored copy of a video file, with its timing, colour description and all other streams.
@@ -94,10 +96,12 @@ def restore_video(
     without one takes its predecessor's. Every `PREDICT_EVERY` frames the predictor looks at the pixels: its map,
     smoothed likewise, stands in where the bitstream tells none, and counts where it is coarser (`quantiser.coarser`).
 
+    The two fields of an interlaced frame go through the network one after the other, and stay fields (`fields.py`).
+
     A source that is damaged or breaks off is restored as far as it decodes, and the report says so.
 
     Args:
-        restorer: see `engines`; it is called in the calling thread, with one float32 frame or one tile of it.
+        restorer: see `engines`; it is called in the calling thread, with one float32 frame, one field or a tile of it.
         source: a video file.
         target: the file to write; its extension gives the container.
         predictor: see `restore_image`; it is called in a thread of its own, with one padded float32 frame.
@@ -108,7 +112,9 @@ def restore_video(
         preset: speed against size, in the encoder's own words; the default is the encoder's in `encoders.ENCODERS`.
         overwrite: whether an existing target may be replaced.
         progress: called after each restored frame, in the calling thread, with the number of frames so far.
-        drop: leave out what the target cannot hold, instead of refusing the file.
+        drop: leave out what the target cannot hold (streams, alpha, HDR metadata of single frames), instead of refusing
+            the file.
+        deinterlace: make one progressive frame of each interlaced one, after it was restored.
         notice: called before work starts, in the calling thread, with each thing that is left out and what could hold
             it; data streams that no container here can hold are, even without `drop`.
 
@@ -148,16 +154,16 @@ def restore_video(
             preset=encoder.preset or "",
             options=encoder.options,
             drop=drop,
+            deinterlaced=deinterlace,
         )
         share = MPEG_SHARE if info.codec in quantiser.STEP_FROM_QP and info.codec != "h264" else VIDEO_SHARE
-        run = _Run(restorer, predictor, strength, share, progress)
+        run = _Run(restorer, predictor, strength, share, progress, deinterlace)
         with writer:
             if notice is not None:
                 for line in writer.skipped:
                     notice(line)
-            pipeline.overlap(
-                run.decode(source, info.codec), run.restore, lambda item: writer.write(run.corrected(item), item.frame)
-            )
+            pipeline.overlap(run.decode(source, info.codec), run.restore, lambda item: run.write(writer, item))
+            run.finish(writer)
         seconds = time.perf_counter() - run.started
     return VideoReport(
         frames=run.frames,
@@ -173,20 +179,23 @@ def restore_video(
 
 
 class _Decoded(NamedTuple):
-    """A frame on its way to the network: `images` float32 `(1, rows, columns, 3)`, padded to a multiple of 16."""
+    """A frame on its way to the network.
+
+    `pictures` are the frame, or its two fields; `images` the same, each float32 `(1, rows, columns, 3)`, padded to a
+    multiple of 16; `quantiser_map` is that of each picture.
+    """
 
     frame: av.VideoFrame
-    images: Floats
+    pictures: tuple[av.VideoFrame, ...]
+    images: list[Floats]
     quantiser_map: Floats
 
 
 class _Restored(NamedTuple):
-    """A frame on its way to the encoder; both arrays float32 `(1, rows, columns, 3)`, padded."""
+    """A frame on its way to the encoder; `restored` is like `decoded.images`."""
 
-    frame: av.VideoFrame
-    images: Floats
-    restored: Floats
-    quantiser_map: Floats
+    decoded: _Decoded
+    restored: list[Floats]
 
 
 class _Timed:
@@ -214,19 +223,22 @@ class _Run:
         strength: float | None,
         share: float,
         progress: Callable[[int], None] | None,
+        deinterlace: bool,
     ) -> None:
         self.frames = 0
         self.started = time.perf_counter()
         self.states_quantisers = False
         self.broken: str | None = None
         self.predictions: list[float] = []
-        self._predicted: Floats | None = None
-        self._decoded = 0
+        # By the shape of the map: frames and fields may take turns.
+        self._predicted: dict[tuple[int, int], Floats] = {}
+        self._decoded: Counter[tuple[int, int]] = Counter()
         self._predictor = predictor
         self._restorer = _Timed(restorer)
         self._strength = strength
         self._share = share
         self._progress = progress
+        self._deinterlacer = fields.Deinterlacer() if deinterlace else None
 
     def decode(self, source: files.StrPath, codec: str) -> Generator[_Decoded, None, None]:
         """Yields the frames; one that is broken ends them, unless it is the first."""
@@ -237,23 +249,43 @@ class _Run:
                 for frame, stated in self._stated(frames, codec):
                     if not started:
                         self.started, started = time.perf_counter(), True
-                    rgb = image.pad_to_multiple(colour.to_rgb(frame), image.GRID)
-                    images = image.to_float(rgb)[None]
-                    shown = self._shown(images[0, : frame.height, : frame.width])
-                    maps = known_map(stated, shown, (frame.height, frame.width), VIDEO_MARGIN, EARLIER_LOG2_STEP)
-                    yield _Decoded(frame, images, maps)
+                    pictures = fields.pictures(frame)
+                    if stated is not None and len(pictures) > 1:
+                        stated = fields.field_map(stated)
+                    size = pictures[0].height, pictures[0].width
+                    images = [
+                        image.to_float(image.pad_to_multiple(colour.to_rgb(each), image.GRID))[None]
+                        for each in pictures
+                    ]
+                    shown = self._shown(images[0][0, : size[0], : size[1]])
+                    maps = known_map(stated, shown, size, VIDEO_MARGIN, EARLIER_LOG2_STEP)
+                    yield _Decoded(frame, pictures, images, maps)
         except video.BrokenVideoError as error:
             if not started:
                 raise
             self.broken = str(error)
 
     def restore(self, item: _Decoded) -> _Restored:
-        """Puts a frame through the network."""
-        restored = restore_frames(self._restorer, item.images, item.quantiser_map[None])
+        """Puts a frame through the network, of an interlaced one each field."""
+        restored = [restore_frames(self._restorer, each, item.quantiser_map[None]) for each in item.images]
         self.frames += 1
         if self._progress is not None:
             self._progress(self.frames)
-        return _Restored(item.frame, item.images, restored, item.quantiser_map)
+        return _Restored(item, restored)
+
+    def write(self, writer: video.VideoWriter, item: _Restored) -> None:
+        """Encodes what became of a frame."""
+        corrected, decoded = self.corrected(item), item.decoded.frame
+        if self._deinterlacer is None:
+            writer.write(corrected, decoded)
+            return
+        for frame in self._deinterlacer.push(video.with_picture(decoded, corrected)):
+            writer.write(frame)
+
+    def finish(self, writer: video.VideoWriter) -> None:
+        """Encodes what waits for a frame that does not come."""
+        for frame in self._deinterlacer.flush() if self._deinterlacer else ():
+            writer.write(frame)
 
     @property
     def busy_seconds(self) -> float:
@@ -262,24 +294,28 @@ class _Run:
 
     def corrected(self, item: _Restored) -> av.VideoFrame:
         """The decoded frame with what the network changed."""
-        correction = (item.restored - item.images)[0]
-        if self._strength is None:
-            correction = limit.limited(correction, item.quantiser_map, self._share)
-        elif self._strength != 1.0:
-            correction *= np.float32(self._strength)
-        return colour.add_correction(item.frame, correction[: item.frame.height, : item.frame.width])
+        decoded = item.decoded
+        corrected = []
+        for picture, before, after in zip(decoded.pictures, decoded.images, item.restored, strict=True):
+            correction = (after - before)[0]
+            if self._strength is None:
+                correction = limit.limited(correction, decoded.quantiser_map, self._share)
+            elif self._strength != 1.0:
+                correction *= np.float32(self._strength)
+            corrected.append(colour.add_correction(picture, correction[: picture.height, : picture.width]))
+        return fields.weave(tuple(corrected), decoded.frame)
 
     def _shown(self, images: Floats) -> Floats | None:
         """What the pixels show of their compression, smoothed over the predictions so far."""
         if self._predictor is None:
             return None
         shape = quantiser.map_shape(*images.shape[:2])
-        if self._decoded % PREDICT_EVERY == 0 or self._predicted is None or self._predicted.shape != shape:
+        if self._decoded[shape] % PREDICT_EVERY == 0:
             predicted = self._predictor(images[None])[0]
             self.predictions.append(float(np.median(predicted)))
-            self._predicted = quantiser.smoothed(self._predicted, predicted)
-        self._decoded += 1
-        return self._predicted
+            self._predicted[shape] = quantiser.smoothed(self._predicted.get(shape), predicted)
+        self._decoded[shape] += 1
+        return self._predicted[shape]
 
     def _stated(self, frames: Iterator[video.Frame], codec: str) -> Iterator[tuple[av.VideoFrame, Floats | None]]:
         """Yields every frame with the map that the bitstream states, smoothed in time; None until it states one."""

@@ -12,7 +12,7 @@ import functools
 import os
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import av
 from av.container import InputContainer
@@ -21,6 +21,9 @@ from av.stream import AttachmentStream, DataStream, Disposition, Stream
 from av.video.stream import VideoStream
 
 from keras_deartifact import bounds
+from keras_deartifact.video import interlacing
+
+_DECODES_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 # What lists other files or addresses, which opening it would open: a pipe among them would never answer.
 _LISTS = frozenset("concat concatf dash hls image2 imf rtp rtsp sap sdp webm_dash_manifest".split())
@@ -118,6 +121,18 @@ def is_picture(stream: VideoStream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
+def decoder(stream: VideoStream) -> av.VideoCodecContext:
+    """What decodes all of a stream: its own decoder, but for VP8 and VP9 with alpha, which only libvpx knows."""
+    name = _DECODES_ALPHA.get(stream.codec_context.codec.canonical_name)
+    # A header's element becomes this tag in small letters, a tag of the muxer's keeps its capitals.
+    alpha = {tag.lower(): value for tag, value in stream.metadata.items()}.get("alpha_mode")
+    if name is None or alpha != "1":
+        return stream.codec_context
+    context = cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))
+    context.options = stream.codec_context.options
+    return context
+
+
 def first_frame(container: InputContainer, stream: VideoStream) -> av.VideoFrame | None:
     """The first frame that decodes, or None."""
     return next(decodable(container, stream), None)
@@ -126,15 +141,21 @@ def first_frame(container: InputContainer, stream: VideoStream) -> av.VideoFrame
 def decodable(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
     """The frames that decode, up to where the file cannot be read."""
     reading = packets(container, stream)
-    while True:
+    context = decoder(stream)
+    flagger = interlacing.Flagger.of_decoded(stream)
+    ended = False
+    while not ended:
         try:
             packet = next(reading)
         except (StopIteration, av.FFmpegError):
-            return
+            packet, ended = None, True
+        # PyAV ends each stream with an empty packet, and AVI has them for dropped frames.
+        if packet is not None and not packet.size:
+            continue
         with contextlib.suppress(av.FFmpegError):
             with bounds.decoding():
-                frames = packet.decode()
-            yield from frames
+                frames = context.decode(packet)
+            yield from map(flagger.flagged, frames)
 
 
 def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]]:
@@ -179,7 +200,11 @@ def time_base(stream: Stream) -> Fraction:
 
 def frame_rate(stream: VideoStream) -> Fraction | None:
     """Frames a second: the average that the file states, or what ffmpeg guesses."""
-    rate = stream.average_rate or stream.guessed_rate
+    rate, guessed = stream.average_rate, stream.guessed_rate
+    # ffmpeg takes the ticks of raw DV for frames.
+    if rate and guessed and Fraction(rate) == 1 / time_base(stream) and rate > 10 * guessed:
+        rate = guessed
+    rate = rate or guessed
     return Fraction(rate) if rate else None
 
 

@@ -111,7 +111,8 @@ def probe(source: Source) -> VideoInfo:
             for other in container.streams
             if other.index != stream.index
         )
-        depth = VideoFormat(context.pix_fmt).components[0].bits if context.pix_fmt else None
+        pix_fmt = first.format.name if first else context.pix_fmt
+        depth = VideoFormat(pix_fmt).components[0].bits if pix_fmt else None
         time_base = containers.time_base(stream)
         return VideoInfo(
             container=container.format.name,
@@ -119,7 +120,7 @@ def probe(source: Source) -> VideoInfo:
             profile=context.profile,
             width=context.width,
             height=context.height,
-            pix_fmt=context.pix_fmt,
+            pix_fmt=pix_fmt,
             bit_depth=depth,
             frame_rate=containers.frame_rate(stream),
             time_base=time_base,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -19,7 +19,7 @@ from av.sidedata.encparams import VideoEncParams, VideoEncParamsType
 from av.video.stream import VideoStream
 
 from keras_deartifact import bounds
-from keras_deartifact.video import containers
+from keras_deartifact.video import containers, interlacing, side_data
 from keras_deartifact.video.containers import Source
 
 # Decoders that export quantisers; frame threads corrupt some of their maps, so these are limited to slice threads.
@@ -46,7 +46,8 @@ class Frame:
     """A decoded frame and the quantisers it was coded with.
 
     Attributes:
-        image: decoded planes, with `pts` and `time_base` always set.
+        image: decoded planes, with `pts` and `time_base` always set; flagged interlaced where its bitstream or, for
+            codecs that tell nothing of frames, its container says so.
         qp: float32 `(ceil(height / 16), ceil(width / 16))` as `macroblock_qp` gives it, or None.
     """
 
@@ -72,15 +73,15 @@ def macroblock_qp(frame: av.VideoFrame) -> npt.NDArray[np.float32] | None:
         - MPEG-1, MPEG-2, MPEG-4 and H.263 relatives: twice ffmpeg's `qscale`, in `[2, 62]`
           (up to 112 with MPEG-2's non-linear scale). For a weight of 16 this is an AC coefficient's step itself.
     """
-    side_data = cast("Mapping[str, Any]", frame.side_data).get("VIDEO_ENC_PARAMS")
-    if side_data is None:
+    exported = side_data.of(frame).get("VIDEO_ENC_PARAMS")
+    if exported is None:
         return None
-    parameters = cast(VideoEncParams, side_data)
+    parameters = cast(VideoEncParams, exported)
     kind = parameters.codec_type
     if kind not in (VideoEncParamsType.H264, VideoEncParamsType.MPEG2) or parameters.nb_blocks == 0:
         return None
     # Each block is five int32: x, y, width, height, quantiser minus the frame's. PyAV's own qp_map loops over objects.
-    words = np.frombuffer(memoryview(side_data), np.int32, offset=parameters.blocks_offset)
+    words = np.frombuffer(memoryview(exported), np.int32, offset=parameters.blocks_offset)
     blocks = words.reshape(parameters.nb_blocks, parameters.block_size // 4)
     quantiser = np.full((-(-frame.height // 16), -(-frame.width // 16)), np.nan, np.float32)
     rows, columns = blocks[:, 1] // 16, blocks[:, 0] // 16
@@ -141,11 +142,12 @@ def _goes_back(container: InputContainer, stream: VideoStream) -> bool:
 def _decode(
     container: InputContainer, stream: VideoStream, quantisers: bool, by_dts: bool, label: str
 ) -> Iterator[Frame]:
-    context = stream.codec_context
+    context = containers.decoder(stream)
+    flagger = interlacing.Flagger.of_decoded(stream)
     maps = quantisers and context.codec.canonical_name in _EXPORTS_QUANTISERS
     if maps:
         context.options = {**context.options, "export_side_data": "venc_params"}
-    stream.thread_type = av.codec.context.ThreadType.SLICE if maps else av.codec.context.ThreadType.AUTO
+    context.thread_type = av.codec.context.ThreadType.SLICE if maps else av.codec.context.ThreadType.AUTO
     time_base = containers.time_base(stream)
     rate = containers.frame_rate(stream) or Fraction(25)
     step = 1 / (rate * time_base)
@@ -155,7 +157,7 @@ def _decode(
     ends = _Ends(stream.index)
     clean = False
     with container:
-        for images, fault in _decoded(container, stream, ends):
+        for images, fault in _decoded(container, stream, context, ends):
             if fault and (clean or fault != _UNDECODABLE):
                 damage.append(fault)
             for image in images:
@@ -171,7 +173,7 @@ def _decode(
                     expected = pts + step
                 image.pts, image.time_base = pts, time_base
                 last = pts
-                yield Frame(image, macroblock_qp(image) if maps else None)
+                yield Frame(flagger.flagged(image), macroblock_qp(image) if maps else None)
         if last is None:
             raise BrokenVideoError(f"No frame of the video decodes; check that the file is complete. Received: {label}")
         missing = _missing_seconds(container, stream, ends, rate)
@@ -208,7 +210,7 @@ class _Ends:
 
 
 def _decoded(
-    container: InputContainer, stream: VideoStream, ends: _Ends
+    container: InputContainer, stream: VideoStream, context: av.VideoCodecContext, ends: _Ends
 ) -> Iterator[tuple[list[av.VideoFrame], str | None]]:
     """Yields what every video packet decodes to, and what is wrong with it."""
     # All streams, for the latest end; the packets of the others are read from the file in any case.
@@ -230,13 +232,13 @@ def _decoded(
         fault = "a packet is corrupt" if packet.is_corrupt else None
         try:
             with bounds.decoding():
-                images = stream.decode(cast("Packet[VideoStream]", packet))
+                images = context.decode(cast("Packet[VideoStream]", packet))
             yield images, fault
         except av.FFmpegError:
             yield [], fault or _UNDECODABLE
     try:
         with bounds.decoding():
-            images = stream.decode(None)
+            images = context.decode(None)
         yield images, None
     except av.FFmpegError:
         yield [], _UNDECODABLE

@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import Mapping
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from math import lcm
 from pathlib import Path
 from types import TracebackType
@@ -15,14 +15,14 @@ from typing import Any, Self, cast
 
 import av
 import numpy as np
-from av.codec.codec import Codec
-from av.container import OutputContainer
+from av.container import Flags, OutputContainer
 from av.packet import Packet
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
-from keras_deartifact.video import captions, containers, holding, pixel_formats
+from keras_deartifact.video import captions, carriers, containers, holding, interlacing, matroska, side_data
 from keras_deartifact.video.copies import StreamCopies, tags
+from keras_deartifact.video.picture import Picture
 
 _FORMAT_NAMES = {"mkv": "matroska", "mka": "matroska", "ts": "mpegts", "m2ts": "mpegts", "m4v": "mp4"}
 
@@ -31,7 +31,7 @@ _INT_MAX = 2**31 - 1
 # Formats in which the first time is where the broadcast, the disc or the camera happened to be.
 _BEGIN_ANYWHERE = frozenset(("mpegts", "mpeg"))
 
-# So many frames are looked at for closed captions.
+# So many frames are looked at for what a video's frames hold beside their pictures.
 _LOOK_FRAMES = 24
 
 
@@ -52,7 +52,8 @@ class VideoWriter:
     MPEG-TS to 1/90000 s. Neither holds times below zero, such as the start of AAC in MP4: all streams then move later
     together, and stay in step. An MPEG stream may begin at any hour: in another container all of it moves together, so
     that what comes first begins at 0. Audio in MP4 and MOV begins at the sample (`clock.py`). AAC changes its packet
-    headers between MPEG-TS and the others, as the formats demand. Closed captions go on in H.264 and H.265.
+    headers between MPEG-TS and the others, as the formats demand. Closed captions go on in H.264 and H.265, the order
+    of fields in H.264 and FFV1, chroma siting and static HDR metadata where there is a place for them (`picture.py`).
 
     Attributes:
         skipped: descriptions of what the target cannot hold and is left out; complete before the first frame.
@@ -70,6 +71,7 @@ class VideoWriter:
         threads: int | None = None,
         container_format: str | None = None,
         drop: bool = False,
+        deinterlaced: bool = False,
     ) -> None:
         """Opens both files and checks that the target can hold every stream, before anything is written.
 
@@ -82,11 +84,13 @@ class VideoWriter:
             options: further encoder options.
             threads: encoder threads; the encoder decides if None.
             container_format: ffmpeg's name or the extension of the format, where `path` has no telling extension.
-            drop: leave out, and name in `skipped`, the streams that the target cannot hold.
+            drop: leave out, and name in `skipped`, what the target cannot hold: streams, alpha, HDR metadata of single
+                frames.
+            deinterlaced: the frames are progressive, whatever those of the source are.
 
         Raises:
-            ValueError: an unknown format or encoder; a pixel format or, without `drop`, a stream that the target cannot
-                hold; `path` is `source`.
+            ValueError: an unknown format or encoder; a pixel format, fields or, without `drop`, something else that the
+                target cannot hold; `path` is `source`.
             FileNotFoundError: there is no such source, or no such folder.
         """
         if Path(path).exists() and Path(path).samefile(source):
@@ -98,27 +102,33 @@ class VideoWriter:
             self._main = containers.main_video(self._input, source)
             with containers.open_input(source) as look:
                 stream = containers.main_video(look, source)
-                begin = list(islice(containers.decodable(look, stream), _LOOK_FRAMES))
-                first = begin[0] if begin else None
+                frames = containers.decodable(look, stream)
+                first = next(frames, None)
                 if first is None:
                     raise ValueError(
                         f"source must hold a frame that decodes. Received: source={containers.label(source)}"
                     )
                 self._output = self._open_output(path)
                 lost_tags = self._set_tags()
-                self._video = self._add_video(stream, first, codec, threads)
+                picture = Picture(look, stream, chain([first], islice(frames, _LOOK_FRAMES - 1)), deinterlaced)
+                self._video = self._add_video(stream, picture, codec, threads, drop)
             supported = {option.name for option in self._video.codec_context.supported_options.private}
             # libx265 alone leaves captions out unless asked.
             knobs = {"crf": str(crf), "preset": preset, "a53cc": "1"}
             if codec == "libx265":
                 knobs["x265-params"] = "log-level=error"
             chosen = {name: value for name, value in knobs.items() if name in supported}
-            self._video.codec_context.options = chosen | dict(options or {})
+            self._video.codec_context.options = picture.options(codec, chosen | dict(options or {}))
             self._earlier = self._shift()
             self._copies = StreamCopies(source, self._input, self._main, self._output, drop, self._earlier)
-            self.skipped = self._copies.skipped + [f"tag {name!r}, which .mkv can hold" for name in lost_tags]
+            self.skipped = self._copies.skipped + picture.lost
+            self.skipped += [f"tag {name!r}, which .mkv can hold" for name in lost_tags]
             self._captions = "a53cc" in supported
-            if not self._captions and any(captions.has_captions(frame) for frame in begin):
+            self._interlaced = picture.interlaced
+            # x264 codes all frames as fields then, and would take the lower one for the first of a progressive frame.
+            in_fields = picture.interlaced and codec != "ffv1"
+            self._order = interlacing.Flagger(interlacing.field_order(self._video)) if in_fields else None
+            if not self._captions and picture.has_captions:
                 self.skipped.append("closed captions, which libx264 and libx265 can hold")
             if chapters := self._input.chapters():
                 for chapter in chapters:
@@ -126,9 +136,11 @@ class VideoWriter:
                     chapter["metadata"] = {name: containers.text(value) for name, value in named}
                 self._output.set_chapters(chapters)
             self._last: int | None = None
+            self._pixel_shape = picture.pixel_shape
             self._size = (first.width, first.height)
             self._formats = {first.format.name, self._video.codec_context.pix_fmt}
             try:
+                self._video.codec_context.open()
                 self._output.start_encoding()
             except av.FFmpegError as error:
                 raise ValueError(
@@ -152,6 +164,9 @@ class VideoWriter:
                 self._mux(self._video.encode(None))
                 self._copies.mux_until(None)
                 self._output.close()
+                if self._pixel_shape is not None and self._output.format.name in matroska.NAMES:
+                    with open(self._output.name, "r+b") as file:
+                        matroska.state_pixel_shape(file, self._pixel_shape, self._size)
 
     def write(self, frame: av.VideoFrame, decoded: av.VideoFrame | None = None) -> None:
         """Encodes one frame, at its own presentation time.
@@ -159,7 +174,8 @@ class VideoWriter:
         Args:
             frame: of the source's size and pixel format, with `pts` after the last one's, in the source's time base or
                 one that converts to it exactly.
-            decoded: the frame that it was made from, whose closed captions it gets; overwritten if it has any.
+            decoded: the frame that it was made from, whose order of fields and closed captions it gets where the
+                encoder takes them; overwritten if it has any.
 
         Raises:
             ValueError: the size, the format or the time differ from that.
@@ -178,8 +194,10 @@ class VideoWriter:
                 f"Received: pts={frame.pts}, time_base={frame.time_base}"
             )
         self._last = int(ticks)
-        if decoded is not None and decoded is not frame and self._captions and captions.has_captions(decoded):
-            frame = captions.with_picture(decoded, frame)
+        if decoded is not None:
+            frame = self._completed(frame, decoded)
+        if self._order is not None:
+            frame = self._order.flagged(frame)
         # A decoded frame remembers its picture type, and encoders take it as an order.
         kind, frame.pict_type = frame.pict_type, PictureType.NONE
         given = frame.pts, frame.time_base
@@ -190,6 +208,16 @@ class VideoWriter:
             frame.pict_type = kind
             frame.pts, frame.time_base = given
         self._mux(packets)
+
+    def _completed(self, frame: av.VideoFrame, decoded: av.VideoFrame) -> av.VideoFrame:
+        """A frame to encode with what a decoded frame holds beside its picture, as far as the encoder takes it."""
+        fields = self._interlaced and decoded.interlaced_frame
+        context = self._video.codec_context
+        # FFV1 has a frame's pixel shape from the frame, and PyAV cannot give Matroska one.
+        shape = context.name == "ffv1" and context.sample_aspect_ratio not in (None, 0, 1)
+        if decoded is not frame and (fields or shape or (self._captions and captions.has_captions(decoded))):
+            return carriers.with_picture(decoded, frame)
+        return frame
 
     def _open_output(self, path: str | os.PathLike[str]) -> OutputContainer:
         name = os.fspath(path)
@@ -206,19 +234,20 @@ class VideoWriter:
         if output.format.name == "mpegts":
             # Else the muxer moves all times.
             output.container_options["mpegts_copyts"] = "1"
+        if output.format.name in ("matroska", "webm"):
+            # Else files and tracks get random numbers, and the same video would never give the same file.
+            output.flags |= cast(int, Flags.bitexact.value)
         return output
 
-    def _add_video(self, stream: VideoStream, first: av.VideoFrame, codec: str, threads: int | None) -> VideoStream:
+    def _add_video(
+        self, stream: VideoStream, picture: Picture, codec: str, threads: int | None, drop: bool
+    ) -> VideoStream:
+        first = picture.first
         try:
-            encoder = Codec(codec, "w")
-            video = self._output.add_stream(codec, rate=containers.frame_rate(stream) or Fraction(25))
+            video = picture.add_stream(self._output, codec, containers.frame_rate(stream) or Fraction(25))
         except ValueError as error:
             raise ValueError(f"codec must be a video encoder that fits the container. Received: {error}") from error
-        if not isinstance(video, VideoStream):
-            raise ValueError(f"codec must be a video encoder. Received: codec={codec!r}")
         context = video.codec_context
-        context.width, context.height = first.width, first.height
-        context.pix_fmt = pixel_formats.encodable(first, encoder)
         self._time_base = containers.time_base(stream)
         if self._output.format.name in ("mp4", "mov"):
             # The edit list, which holds the start, counts in these units; the muxer's own are milliseconds.
@@ -231,6 +260,7 @@ class VideoWriter:
         if threads is not None:
             context.thread_count = threads
         video.metadata.update(tags(self._main))
+        picture.prepare(video, drop)
         if "language" in video.metadata:
             video.metadata["language"] = holding.language(self._output.format.name, video.metadata["language"])
         timecodes = [other for other in self._input.streams if holding.is_timecode(other)]
@@ -238,7 +268,7 @@ class VideoWriter:
             if name in timecodes[0].metadata:
                 video.metadata.setdefault(name, containers.text(timecodes[0].metadata[name]))
         video.disposition = self._main.disposition
-        turn = cast("Mapping[str, Any]", first.side_data).get("DISPLAYMATRIX")
+        turn = side_data.of(first).get("DISPLAYMATRIX")
         if turn is not None:
             video.set_display_matrix(np.frombuffer(memoryview(turn), np.int32).tolist())
         return video
