@@ -45,6 +45,17 @@ _LAMBDA_PER_QSCALE = 118
 _SMALLEST = {"libx265": 80, "libsvtav1": 64}
 _SMALLEST_ELSEWHERE = 16
 
+
+def _has_avx512() -> bool:
+    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    return any(name == "X86_V4" or name.startswith("AVX512") for name in found)
+
+
+# With AVX-512, x264's macroblock tree depends on uninitialised memory at most widths: the same frames give other bits
+# from run to run, even on one thread. Its AVX2 code does not, and agrees with its C code.
+X264_OPTIONS = {"x264-params": "asm=AVX2"} if _has_avx512() else {}
+"""Options with which x264 makes the same bits of the same frames."""
+
 _Frames = npt.NDArray[np.uint8]
 # Quoted: the class takes its parameter in the stubs alone.
 _Packet: TypeAlias = "av.Packet[Any]"
@@ -211,10 +222,7 @@ def h264(
     """
     _check_choice("preset", preset, PRESETS)
     options = {"preset": preset, **_crf_options(crf, bitrate_kbps, 0, 51)}
-    if _has_avx512():
-        # With AVX-512, x264's macroblock tree depends on uninitialised memory at most widths: the same frames give
-        # other bits from run to run, even on one thread. Its AVX2 code does not, and agrees with its C code.
-        options["x264-params"] = "asm=AVX2"
+    options |= X264_OPTIONS
     return _video(frames, "libx264", "h264", options, gop, b_frames, frame_rate, bitrate_kbps, pix_fmt)
 
 
@@ -476,11 +484,6 @@ def _crf_options(crf: float | None, bitrate_kbps: float | None, low: int, high: 
         return {}
     _check_range("crf", crf, low, high)
     return {"crf": str(crf)}
-
-
-def _has_avx512() -> bool:
-    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
-    return any(name == "X86_V4" or name.startswith("AVX512") for name in found)
 
 
 def _check_codec(name: str, mode: Literal["r", "w"]) -> None:

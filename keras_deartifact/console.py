@@ -55,7 +55,11 @@ def show(line: str) -> None:
 
 @contextlib.contextmanager
 def progress(
-    total: int | None, name: str, unit: str = " frames", note: Callable[[], str] | None = None
+    total: int | None,
+    name: str,
+    unit: str = " frames",
+    note: Callable[[], str] | None = None,
+    start: int = 0,
 ) -> Iterator[Callable[[int], None]]:
     """Gives a function that is told how many are done; it shows that, how many a second, and the time left.
 
@@ -64,16 +68,17 @@ def progress(
         name: of what is done.
         unit: of the numbers.
         note: returns what else there is to show.
+        start: how many were done before.
     """
     if _silent:
         yield lambda done: None
         return
     if not sys.stderr.isatty():
-        yield _plain_progress(total, name, unit, note)
+        yield _plain_progress(total, name, unit, note, start)
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=printable(name), unit=unit, leave=False, dynamic_ncols=True) as bar:
+    with tqdm(total=total, initial=start, desc=printable(name), unit=unit, leave=False, dynamic_ncols=True) as bar:
 
         def show(done: int) -> None:
             if bar.total is not None and done > bar.total:
@@ -87,17 +92,17 @@ def progress(
 
 
 def _plain_progress(
-    total: int | None, name: str, unit: str, note: Callable[[], str] | None = None
+    total: int | None, name: str, unit: str, note: Callable[[], str] | None = None, start: int = 0
 ) -> Callable[[int], None]:
     started = last = time.monotonic()
 
     def show(done: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < _LINE_SECONDS:
+        if now - last < _LINE_SECONDS or done == start:
             return
         last = now
-        rate = done / (now - started)
+        rate = (done - start) / (now - started)
         left = unit if total is None or done > total else f"/{total}{unit}, {duration((total - done) / rate)} left"
         more = note() if note is not None else ""
         say(f"{name}: {done}{left}, {rate:.1f}{unit} a second" + (f", {more}" if more else ""))

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, PngImagePlugin
 
 Samples = npt.NDArray[np.uint16]
+
+# So many rows are filtered at a time: copies of a large picture would be much memory.
+_ROWS = 64
 
 
 def is_deep(image: ImageFile.ImageFile) -> bool:
@@ -58,13 +62,11 @@ def encode(samples: Samples, **options: Any) -> bytes:
     Reference: "Portable Network Graphics (PNG) Specification", W3C; every row has filter type 2, "Up".
     """
     height, width, channels = samples.shape
-    data = samples.astype(">u2").view(np.uint8).reshape(height, -1)
-    rows = np.full((height, 1 + data.shape[1]), 2, np.uint8)
-    rows[0, 1:] = data[0]
-    np.subtract(data[1:], data[:-1], out=rows[1:, 1:])
+    compressor = zlib.compressobj()
+    compressed = [compressor.compress(rows.tobytes()) for rows in _filtered(samples)]
     replaced = {
         b"IHDR": struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0),
-        b"IDAT": zlib.compress(rows.tobytes()),
+        b"IDAT": b"".join([*compressed, compressor.flush()]),
     }
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, "PNG", **options)
@@ -76,3 +78,15 @@ def encode(samples: Samples, **options: Any) -> bytes:
         parts.append(struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", zlib.crc32(kind + body)))
         position += 12 + length
     return b"".join(parts)
+
+
+def _filtered(samples: Samples) -> Iterator[npt.NDArray[np.uint8]]:
+    """The rows of a picture, each with its filter type and less the row above it, some at a time."""
+    above = np.zeros((1, 2 * samples[0].size), np.uint8)
+    for start in range(0, len(samples), _ROWS):
+        band = samples[start : start + _ROWS]
+        data = np.concatenate([above, band.astype(">u2").view(np.uint8).reshape(len(band), -1)])
+        rows = np.full((len(band), data.shape[1] + 1), 2, np.uint8)
+        np.subtract(data[1:], data[:-1], out=rows[:, 1:])
+        above = data[-1:]
+        yield rows

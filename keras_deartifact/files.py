@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -13,6 +14,8 @@ from keras_deartifact import stills, video
 StrPath = str | os.PathLike[str]
 
 TEMPORARY_PREFIX = ".deartifact-"
+
+_MIB = 1 << 20
 
 # ffmpeg takes these for video, too: text as terminal art, playlists that lead elsewhere, still pictures.
 _NO_VIDEO = frozenset("tty hls concat dash image2 lrc".split())
@@ -67,7 +70,7 @@ def files_below(folder: StrPath, excluded: StrPath) -> list[Path]:
         excluded: a folder left out, where the results go; it may lie inside `folder`.
 
     Returns:
-        Paths relative to `folder`. Temporary files of other runs are left out.
+        Paths relative to `folder`. Temporary files and folders of other runs are left out.
 
     Raises:
         ValueError: `excluded` is `folder` itself.
@@ -77,7 +80,11 @@ def files_below(folder: StrPath, excluded: StrPath) -> list[Path]:
         raise ValueError(f"the results must go to another folder than the sources. Received: {folder}")
     found = []
     for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if (Path(root) / name).resolve() != excluded]
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(TEMPORARY_PREFIX) and (Path(root) / name).resolve() != excluded
+        ]
         found += [Path(root, name).relative_to(folder) for name in names if not name.startswith(TEMPORARY_PREFIX)]
     return sorted(found)
 
@@ -130,23 +137,55 @@ def replacing(source: StrPath, target: StrPath, overwrite: bool) -> Iterator[Pat
     final = Path(os.path.realpath(target))
     temporary = final.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{final.suffix}")
     try:
-        # With the permissions that any new file gets, which `tempfile` does not give.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        yield temporary
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
-        # The run may have taken hours.
-        check_target(source, target, overwrite)
-        os.replace(temporary, final)
+        with naming(target, temporary):
+            # With the permissions that any new file gets, which `tempfile` does not give.
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            yield temporary
+            sync(temporary)
+            # The run may have taken hours.
+            check_target(source, target, overwrite)
+            os.replace(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(target: StrPath, temporary: StrPath) -> Iterator[None]:
+    """Lets errors tell of the target where they would tell of a temporary file, or of nothing where a disk is full."""
+    try:
+        yield
     except OSError as error:
         # Writing tells no name, and PyAV's errors let none be set. The constructor picks the class by the number.
         written = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if written or (error.filename is not None and os.fspath(error.filename) == str(temporary)):
+        if written or (error.filename is not None and os.fspath(error.filename).startswith(str(temporary))):
             raise OSError(error.errno, error.strerror, os.fspath(target)) from error
         raise
     except ValueError as error:
         if str(temporary) not in str(error):
             raise
         raise ValueError(str(error).replace(str(temporary), os.fspath(target))) from error
+
+
+def sync(path: StrPath) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(opened)
+
+
+def fingerprint(path: StrPath) -> str:
+    """What tells a file from another, or from what it was before, without reading all of it.
+
+    Returns:
+        Its size in bytes, its time of modification in nanoseconds, and the beginning of the SHA-256 of its first,
+        middle and last MiB, in one line.
+    """
+    status = os.stat(path)
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for start in (0, status.st_size // 2, max(0, status.st_size - _MIB)):
+            file.seek(start)
+            digest.update(file.read(_MIB))
+    return f"{status.st_size} bytes of {status.st_mtime_ns}, {digest.hexdigest()[:16]}"

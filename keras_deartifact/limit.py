@@ -19,13 +19,18 @@ __all__ = ["limited"]
 Floats = NDArray[np.float32]
 
 
-def limited(correction: Floats, quantiser_map: Floats, share: float) -> Floats:
+# Rows of blocks that are scaled at a time, so that large pictures need little memory beside the correction itself.
+_ROWS = 16
+
+
+def limited(correction: Floats, quantiser_map: Floats, share: float, out: Floats | None = None) -> Floats:
     """Scales a correction down where it is larger than the quantiser's error; between blocks the scale is interpolated.
 
     Args:
         correction: float32 `(height, width, 3)`, what is added to a picture in `[0, 1]`; both sides multiples of 16.
         quantiser_map: float32 `(height / 16, width / 16)`, log2 steps.
         share: of the quantiser's error that a block may change by, root mean square over its pixels and channels.
+        out: where the result goes, unless it is `correction`; may be that, too. None for a new array.
 
     Returns:
         float32 of the shape of `correction`, the same array where nothing is too large.
@@ -37,9 +42,14 @@ def limited(correction: Floats, quantiser_map: Floats, share: float) -> Floats:
     if np.all(energy <= allowed):
         return correction
     scale = np.sqrt(np.minimum(1.0, allowed / np.maximum(energy, 1e-12))).astype(np.float32)
-    # Rows of samples with their channels side by side, so that the product is one pass over contiguous memory.
-    smooth = _between_blocks(_between_blocks(scale.T, 1).T, correction.shape[2])
-    return correction * smooth.reshape(correction.shape)
+    result = np.empty_like(correction) if out is None else out
+    smooth = _between_blocks(scale.T, 1).T
+    for start in range(0, len(smooth), _ROWS * quantiser.BLOCK):
+        band = slice(start, start + _ROWS * quantiser.BLOCK)
+        # Rows of samples with their channels side by side, so that the product is one pass over contiguous memory.
+        weights = _between_blocks(smooth[band], correction.shape[2]).reshape(correction[band].shape)
+        np.multiply(correction[band], weights, out=result[band])
+    return result
 
 
 def _between_blocks(scale: Floats, repeats: int) -> Floats:

@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -17,6 +17,12 @@ AHEAD = 2
 """Items between two stages. More would only hold memory: a 4K frame is 100 MB of floats, and each stage has one too."""
 
 
+STOP_SECONDS = 0.5
+"""How long an interrupted run waits for the other stages, which may be in the midst of an item of some seconds."""
+
+THREAD_NAME = "deartifact"
+
+
 def overlap(
     produce: Generator[Item, None, None],
     transform: Callable[[Item], Result],
@@ -24,6 +30,9 @@ def overlap(
     ahead: int = AHEAD,
 ) -> None:
     """Runs all stages to their end; the first exception of any of them stops the others and is raised here.
+
+    Of `KeyboardInterrupt` the caller hears after `STOP_SECONDS` at the latest; a stage that is in the midst of an item
+    then ends after it. Of all else, when all stages have ended.
 
     Args:
         produce: yields items; runs, and is closed, in a thread of its own.
@@ -57,19 +66,30 @@ def overlap(
         for result in finished:
             consume(result)
 
-    with ThreadPoolExecutor(2, "deartifact") as pool:
+    pool = ThreadPoolExecutor(2, THREAD_NAME)
+    workers = [pool.submit(guarded, feed), pool.submit(guarded, drain)]
+    is_patient = True
+    try:
         try:
-            workers = [pool.submit(guarded, feed), pool.submit(guarded, drain)]
-            try:
-                for item in waiting:
-                    finished.put(transform(item))
-                finished.close()
-            except _Stopped:
-                pass
-            for worker in workers:
-                worker.result()
-        finally:
-            stop()
+            for item in waiting:
+                finished.put(transform(item))
+            finished.close()
+        except _Stopped:
+            pass
+        for worker in workers:
+            worker.result()
+    except KeyboardInterrupt:
+        stop()
+        is_patient = not wait(workers, STOP_SECONDS).not_done
+        raise
+    finally:
+        stop()
+        pool.shutdown(wait=is_patient)
+
+
+def is_at_work() -> bool:
+    """Whether a stage of a run that was interrupted has not ended yet."""
+    return any(thread.name.startswith(THREAD_NAME) for thread in threading.enumerate())
 
 
 class _Stopped(Exception):

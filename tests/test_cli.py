@@ -456,9 +456,17 @@ def test_a_full_disk_is_one_line(tmp_path, capsys, restorer, photo, name, suffix
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         out, err = capsys.readouterr()
         assert (code, out) == (2, "")
+        # All frames of a video may be encoded before it is too large as a whole.
+        if ".deartifact-" in "".join(names(tmp_path)):
+            kept, err = err.split("\n", 1)
+            assert kept == "deartifact: 40 frames are done and kept; the same command goes on after them"
+        else:
+            assert names(tmp_path) == [name]
         assert_one_line(err)
         assert "File too large" in err and target.name in err
-        assert names(tmp_path) == [name] and source.read_bytes() == before
+        assert source.read_bytes() == before
+    assert cli.main(argv) == 0
+    assert names(tmp_path) == sorted([name, target.name]) and target.stat().st_size == size
 
 
 def test_a_full_disk_says_so(tmp_path, run, restorer, photo, monkeypatch):
@@ -498,6 +506,39 @@ def test_an_interruption(tmp_path, run, restorer):
     assert code == 130
     assert_one_line(err, "deartifact: interrupted")
     assert names(tmp_path) == ["a.mp4"]
+
+
+def test_an_interrupted_video_goes_on(tmp_path, run, restorer, monkeypatch):
+    from keras_deartifact.restore import segments
+
+    monkeypatch.setattr(segments, "FRAMES", 5)
+    source, target = clip(tmp_path / "a.mp4", count=30), tmp_path / "b.mp4"
+    calls = []
+
+    def network(frames, quantiser_map):
+        calls.append(frames.shape[1] > 16)
+        if sum(calls) == 20:
+            raise KeyboardInterrupt
+        return frames
+
+    restorer(network)
+    code, out, err = run("restore", source, "-o", target)
+    assert (code, out) == (130, "")
+    kept, farewell = err.splitlines()
+    number = int(kept.split()[1])
+    assert kept == f"deartifact: {number} frames are done and kept; the same command goes on after them" and number >= 5
+    assert farewell == "deartifact: interrupted; what was not finished is not kept"
+    code, _, err = run("restore", source, "-o", target, "--crf", "20")
+    assert code == 2
+    assert_one_line(err)
+    assert "with another crf (14 then, 20.0 now); go on with what it had then, or begin anew" in err
+    code, out, err = run("restore", source, "-o", target)
+    assert (code, err) == (0, "")
+    assert "30 frames in" in out and f"the first {number} are of an earlier run" in out
+    first = target.read_bytes()
+    assert run("restore", source, "-o", target, "--overwrite")[0] == 0
+    assert target.read_bytes() == first
+    assert names(tmp_path) == ["a.mp4", "b.mp4"]
 
 
 def test_our_own_errors_keep_their_traceback(tmp_path, run, restorer):

@@ -27,6 +27,16 @@ def test_what_is_asked_for_comes_first():
     assert encoders.ENCODERS["libx264"].crf == 14
 
 
+def test_large_frames_have_a_short_lookahead():
+    def lookahead(*arguments):
+        return "rc-lookahead=10" in encoders.choose(*arguments).options.get("x264-params", "").split(":")
+
+    assert lookahead("libx264", None, None, 3840 * 2160) and lookahead("libx264rgb", None, "slow", 3840 * 2160)
+    assert not lookahead("libx264", None, None, 1920 * 1080)
+    assert not lookahead("libx264", None, "ultrafast", 3840 * 2160)
+    assert encoders.choose("libx265", None, None, 3840 * 2160) == encoders.ENCODERS["libx265"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -43,3 +43,14 @@ def test_a_tile_gives_what_the_whole_gives_but_for_its_outermost_blocks():
     whole = limit.limited(correction, steps, 0.5)
     part = limit.limited(correction[:, 16:80], steps[:, 1:5], 0.5)
     np.testing.assert_array_equal(part[:, 8:-8], whole[:, 24:72])
+
+
+def test_bands_and_places_do_not_matter(monkeypatch):
+    generator = np.random.default_rng(2)
+    correction = generator.normal(0, 0.05, (96, 64, 3)).astype(np.float32)
+    steps = generator.uniform(2, 5, (6, 4)).astype(np.float32)
+    whole = limit.limited(correction, steps, 0.5)
+    monkeypatch.setattr(limit, "_ROWS", 1)
+    np.testing.assert_allclose(limit.limited(correction, steps, 0.5), whole, rtol=1e-6)
+    assert limit.limited(correction, steps, 0.5, out=correction) is correction
+    np.testing.assert_allclose(correction, whole, rtol=1e-6)

@@ -66,3 +66,27 @@ def test_a_producer_that_is_stopped_is_closed_in_its_thread():
     with pytest.raises(RuntimeError, match="no"):
         pipeline.overlap(count(1000, closed=closed), lambda item: fails(RuntimeError("no")), lambda item: None)
     assert len(closed) == 1 and closed[0].startswith("deartifact")
+
+
+def test_an_interruption_does_not_wait_for_a_stage(monkeypatch):
+    monkeypatch.setattr(pipeline, "STOP_SECONDS", 0.05)
+    free, busy = threading.Event(), threading.Event()
+
+    def consume(item):
+        busy.set()
+        free.wait(30)
+
+    def transform(item):
+        if item:
+            busy.wait(30)
+            fails(KeyboardInterrupt())
+        return item
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.overlap(count(1000), transform, consume)
+    assert pipeline.is_at_work()
+    free.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith(pipeline.THREAD_NAME):
+            thread.join(30)
+    assert not pipeline.is_at_work()

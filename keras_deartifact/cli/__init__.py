@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_deartifact import __version__, bounds, console
-from keras_deartifact.cli import bench, compare, demo, isolation, models, probe, restore, server, study
-from keras_deartifact.cli.common import EXIT_CODES, FAILED, INTERRUPTED, Parser, at_least_one
+from keras_deartifact.cli import bench, compare, demo, interruption, isolation, models, probe, restore, server, study
+from keras_deartifact.cli.common import EXIT_CODES, FAILED, INTERRUPTED, INTERRUPTION, Parser, at_least_one
 
 __all__ = ["main"]
 
@@ -43,7 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if code is not None:
             return code
     try:
-        with warnings.catch_warnings(), bounds.allowing(getattr(arguments, "max_pixels", None)):
+        with (
+            interruption.terminable(),
+            warnings.catch_warnings(),
+            bounds.allowing(getattr(arguments, "max_pixels", None)),
+        ):
             # Pillow's, about pictures above 89 megapixels, which are what an archive holds.
             warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
             # Of what else Pillow warns is wrong with the file.
@@ -51,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _Shown(warnings.showwarning)
             return int(arguments.run(arguments))
     except KeyboardInterrupt:
-        console.say("interrupted; what was not finished is not kept")
+        console.say(INTERRUPTION)
+        interruption.leave_if_at_work()
         return INTERRUPTED
     except Exception as error:
         if arguments.debug or not console.is_expected(error):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DONE, FAILED, BROKEN, INTERRUPTED = 0, 2, 3, 130
 
+INTERRUPTION = "interrupted; what was not finished is not kept"
+
 EXIT_CODES = (
     "Exit code: 0 done; 2 an error, and nothing was written for that file; 3 a video breaks off or is damaged, and "
     "what decodes of it was restored; 130 interrupted; 1 an error of this program, please report it with its traceback."

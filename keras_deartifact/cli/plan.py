@@ -51,7 +51,7 @@ def _normal(pattern: str) -> str:
 
 def of_folder(arguments: argparse.Namespace, names: Sequence[Path]) -> Iterator[Planned]:
     """Says of every file what to do with it; what can be told without a network is decided."""
-    from keras_deartifact import files
+    from keras_deartifact import files, restore
 
     taken: dict[Path, Path] = {}
     for name in names:
@@ -60,6 +60,8 @@ def of_folder(arguments: argparse.Namespace, names: Sequence[Path]) -> Iterator[
             isolation.working_on(source)
             media = files.kind(source)
             target = Path(arguments.output) / name.parent / files.target_name(name, media, arguments.bits)
+            if not arguments.dry_run:
+                restore.clean(target)
             is_there = target.exists()
         except files.NotMediaError as error:
             promises = files.has_media_name(name)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deartifact import console
-from keras_deartifact.cli import isolation, pages, records, selection
+from keras_deartifact.cli import interruption, isolation, pages, records, selection
 from keras_deartifact.cli.common import (
     BROKEN,
     DONE,
     EXIT_CODES,
+    INTERRUPTION,
     Parser,
     at_least_one,
     frame_count,
@@ -34,7 +35,9 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         help="restore an image, a video, or all of a folder",
         description="Writes a restored copy of an image, of a video (with its timing, audio, subtitles and metadata), "
         "or of every image and video in a folder and the folders in it. How strongly a file was compressed comes from "
-        "the file. A copy gets its name only when it is complete; the input is only read.",
+        "the file. A copy gets its name only when it is complete; the input is only read. A video whose run "
+        "was interrupted or killed is continued by the same command: what is done of it lies in a hidden folder beside "
+        "OUTPUT.",
         epilog=EXIT_CODES + " In a folder, what exists already is left as it is (so that a run which was "
         "interrupted goes on where it ended), and a failure does not stop the rest.",
     )
@@ -107,6 +110,12 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         action="store_true",
         help="make one progressive frame of each interlaced frame of a video, after it was restored (by default its "
         "fields are restored one by one, and stay fields)",
+    )
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="begin videos anew that an earlier run left unfinished; without this they are continued, and refused if "
+        "the input, the model or an option is not what it was",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument(
@@ -196,7 +205,7 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 
 def _restore_single(arguments: argparse.Namespace) -> int:
-    from keras_deartifact import files
+    from keras_deartifact import files, restore
     from keras_deartifact.cli import plan
 
     source, output = arguments.input, Path(arguments.output)
@@ -214,6 +223,7 @@ def _restore_single(arguments: argparse.Namespace) -> int:
         found = records.found(arguments, source, None)
         records.write(arguments, [records.Record(source, output, "planned", found=found)], None, DONE)
         return DONE
+    restore.clean(output)
     files.check_target(source, output, arguments.overwrite)
     selection.choose_model(arguments, [(source, media)])
     networks = load_networks(arguments)
@@ -264,8 +274,28 @@ def restore_file(
         return f"{target}: {_image_summary(image)}", image
     name = f"{source}: " if arguments.input.is_dir() else ""
     options["notice"] = lambda line: console.say(f"{name}left out: {line}")
-    with console.progress(frame_count(source), source.name, note=lambda: _told(restorer)) as step_to:
-        report = restore.restore_video(restorer, source, target, progress=step_to, **options)
+    options["restart"] = arguments.restart
+
+    def say_how_to_continue() -> None:
+        if kept := restore.frames_kept(target):
+            console.say(f"{name}{kept} frames are done and kept; the same command goes on after them")
+
+    def part_with_the_user() -> None:
+        say_how_to_continue()
+        console.say(INTERRUPTION)
+
+    start = 0 if arguments.restart else restore.frames_kept(target)
+    try:
+        with (
+            console.progress(frame_count(source), source.name, note=lambda: _told(restorer), start=start) as step_to,
+            interruption.prompt(part_with_the_user),
+        ):
+            report = restore.restore_video(restorer, source, target, progress=step_to, **options)
+    except BaseException as error:
+        # What is refused says itself what to do.
+        if not isinstance(error, ValueError):
+            say_how_to_continue()
+        raise
     return f"{target}: {_summary(report)}", report
 
 
@@ -311,6 +341,8 @@ def _summary(report: "VideoReport") -> str:
         f"{report.frames} frames in {report.seconds:.1f} s, {report.fps:.1f} fps, "
         f"inference busy {100 * report.inference_busy:.0f} %, {report.codec}"
     ]
+    if report.continued:
+        parts.append(f"the first {report.continued} are of an earlier run")
     if not report.states_quantisers:
         parts.append(_quality(None, report.predicted_log2_step))
     if report.skipped:

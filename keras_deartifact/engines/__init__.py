@@ -25,6 +25,7 @@ here: `choice.py`.
 """
 
 from keras_deartifact.engines.choice import SPEED_SIZE, record, remembered, speed
+from keras_deartifact.engines.identity import identity
 from keras_deartifact.engines.loading import ENGINES, SERVING, load, load_predictor
 from keras_deartifact.engines.network import Network
 from keras_deartifact.engines.onnx import PROVIDERS
@@ -61,6 +62,7 @@ __all__ = [
     "digest",
     "forms",
     "general_models",
+    "identity",
     "load",
     "load_predictor",
     "predictor_path",

@@ -17,7 +17,7 @@ import numpy as np
 from keras_deartifact.engines import onnx, shipped, speeds
 from keras_deartifact.engines.restorer import LoadedRestorer
 
-__all__ = ["LEAD", "Candidate", "candidates", "choose", "record", "remembered", "speed"]
+__all__ = ["LEAD", "Candidate", "candidates", "choose", "record", "remembered", "speed", "version"]
 
 LEAD = 1.1
 
@@ -205,7 +205,7 @@ def _measured(restorer: LoadedRestorer) -> speeds.Sizes:
 
 def _key(candidate: Candidate, threads: int | None) -> str:
     """All that would change a candidate's speed."""
-    parts = [_digest(candidate.path), candidate.engine, _version(candidate.engine)]
+    parts = [_digest(candidate.path), candidate.engine, version(candidate.engine)]
     parts += [candidate.provider or "-", f"{threads or os.cpu_count() or 1} threads", speeds.machine()]
     return " | ".join(parts)
 
@@ -217,7 +217,8 @@ def _digest(path: Path) -> str:
     return shipped.digest(path / "saved_model.pb")
 
 
-def _version(engine: str) -> str:
+def version(engine: str) -> str:
+    """Returns the version of the package that an engine runs on, `-` where that is not known."""
     if engine == "litert":
         import ai_edge_litert
 

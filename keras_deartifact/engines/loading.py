@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_deartifact import image, quantiser
 from keras_deartifact.engines import choice, litert, onnx, serving, shipped, tensorflow
 from keras_deartifact.engines.network import Network
-from keras_deartifact.engines.restorer import LoadedRestorer, Predictor, reason
+from keras_deartifact.engines.restorer import LoadedPredictor, LoadedRestorer, Predictor, reason
 
 __all__ = ["ENGINES", "INSTALL", "SERVING", "engine_of", "load", "load_predictor"]
 
@@ -217,12 +216,4 @@ def load_predictor(file: str | os.PathLike[str] | None = None, threads: int | No
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is no quality predictor: {error}") from error
 
-    def predict(frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        shape = quantiser.map_shape(*frames.shape[1:3])
-        height, width = (side // quantiser.BLOCK * quantiser.BLOCK for side in frames.shape[1:3])
-        whole = frames[:, :height, :width] if height and width else image.pad_to_multiple(frames, quantiser.BLOCK)
-        predicted = network.run(np.ascontiguousarray(whole))[..., 0]
-        missing = [(0, total - given) for total, given in zip(shape, predicted.shape[1:], strict=True)]
-        return np.pad(predicted, [(0, 0), *missing], mode="edge")
-
-    return predict
+    return LoadedPredictor(path, network.run)

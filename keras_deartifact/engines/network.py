@@ -23,6 +23,7 @@ class Network(NamedTuple):
         provider: of ONNX Runtime, its short name in `onnx.PROVIDERS`; None for another engine.
         has_other_threads: whether the engine has another number of threads than it was asked for.
         notes: what the user should know, a line each.
+        version: of a model on a server; None for a file.
     """
 
     run: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
@@ -33,6 +34,7 @@ class Network(NamedTuple):
     provider: str | None = None
     has_other_threads: bool = False
     notes: tuple[str, ...] = ()
+    version: int | None = None
 
 
 def fixed_shape(

@@ -1,7 +1,9 @@
 """A loaded network as a function on frames, and what else can stand in its place."""
 
+import functools
 import os
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +14,10 @@ from keras_deartifact import image, quantiser
 from keras_deartifact.engines.network import Network
 from keras_deartifact.engines.serving import ServingError
 
-__all__ = ["LoadedRestorer", "Predictor", "Restorer", "reason"]
+__all__ = ["LoadedPredictor", "LoadedRestorer", "Predictor", "Restorer", "reason"]
+
+# The radius of what cannot be measured, and the side of the pictures that it is measured on.
+_RADIUS, _MEASURED_SIDE = 64, 384
 
 _LUMA_WEIGHTS = np.array(image.LUMA_WEIGHTS, np.float32)
 
@@ -47,6 +52,7 @@ class LoadedRestorer:
         tile: height and width in pixels of the only frames that it takes, None for any. `restore.restore_frames` cuts
             others to that size.
         log2_step: mean of the quantiser map that it was given last, for who looks on; None before.
+        version: of a model on a server; None for a file.
         notes: what the user should know, a line each: why this engine was chosen, what was asked for in vain.
     """
 
@@ -60,6 +66,7 @@ class LoadedRestorer:
         self.has_other_threads = network.has_other_threads
         self.tile = network.tile
         self.log2_step: float | None = None
+        self.version = network.version
         self.notes = notes + network.notes
         self._network = network
 
@@ -81,6 +88,24 @@ class LoadedRestorer:
             images = image.to_float(frames) if is_uint8 and not network.takes_uint8 else np.ascontiguousarray(frames)
             restored = self._run(images, maps)
         return image.to_uint8(restored) if is_uint8 and restored.dtype != np.uint8 else restored
+
+    @functools.cached_property
+    def radius(self) -> int:
+        """How far what lies beyond an edge at a multiple of 16 reaches, in pixels: measured once, of a model at hand.
+
+        The result is compared with that of the same noise with another block of 16x16 in its middle.
+        """
+        if self.engine == "serving" or self.tile is not None:
+            return _RADIUS
+        side, block, middle = _MEASURED_SIDE, quantiser.BLOCK, _MEASURED_SIDE // 2
+        noise = np.random.default_rng(0).random((2, 1, side, side, 3), np.float32)
+        noise[1, :, :middle] = noise[0, :, :middle]
+        noise[1, :, middle + block :] = noise[0, :, middle + block :]
+        noise[1, :, :, :middle] = noise[0, :, :, :middle]
+        noise[1, :, :, middle + block :] = noise[0, :, :, middle + block :]
+        differs = (self(noise[0]) != self(noise[1])).any(axis=(0, 3))
+        places = np.concatenate(np.nonzero(differs))
+        return int(max(middle - places.min(), places.max() + 1 - middle - block, 0)) if len(places) else 0
 
     def _checked_map(self, frames: NDArray[Any], quantiser_map: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """The map to use, if it and the frames are as they should be."""
@@ -122,6 +147,27 @@ class LoadedRestorer:
                 f"{self.path}: the engine {self.engine!r} fails on {len(images)} frames of "
                 f"{images.shape[1]}x{images.shape[2]} (height x width): {reason(error)}"
             ) from error
+
+
+class LoadedPredictor:
+    """The `Predictor` of a model.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: Path, run: Callable[..., NDArray[Any]]) -> None:
+        self.path = path
+        self._run = run
+
+    def __call__(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Predicts quantiser maps."""
+        shape = quantiser.map_shape(*frames.shape[1:3])
+        height, width = (side // quantiser.BLOCK * quantiser.BLOCK for side in frames.shape[1:3])
+        whole = frames[:, :height, :width] if height and width else image.pad_to_multiple(frames, quantiser.BLOCK)
+        predicted = self._run(np.ascontiguousarray(whole))[..., 0]
+        missing = [(0, total - given) for total, given in zip(shape, predicted.shape[1:], strict=True)]
+        return np.pad(predicted, [(0, 0), *missing], mode="edge")
 
 
 def reason(error: Exception) -> str:

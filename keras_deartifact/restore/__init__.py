@@ -1,11 +1,13 @@
 """Restoring: frames, picture files and video files through a `Restorer`, whatever runs it (`engines`).
 
 `restore_frames` pads and tiles. `restore_image` and `restore_video` make a restored copy of a file that keeps all but
-the pixels. The copy is written under a hidden temporary name beside its target and gets its name when it is complete:
-a run that fails or is interrupted leaves nothing behind, and the source is only ever read.
+the pixels. The copy is written under a hidden temporary name beside its target and gets its name when it is complete.
+A run that fails leaves nothing behind but what is finished of a video, and what is refused not even that. The source is
+only ever read.
 """
 
 from keras_deartifact.restore.frames import MARGIN, TILE, WHOLE_PIXELS, margin_of_tile, restore_frames
+from keras_deartifact.restore.journal import clean, frames_kept
 from keras_deartifact.restore.pictures import (
     JPEG_EARLIER_LOG2_STEP,
     JPEG_MARGIN,
@@ -41,6 +43,8 @@ __all__ = [
     "WHOLE_PIXELS",
     "ImageReport",
     "VideoReport",
+    "clean",
+    "frames_kept",
     "margin_of_tile",
     "preview_image",
     "preview_video",

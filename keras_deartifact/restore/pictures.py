@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_deartifact import files, image, quantiser, stills
 from keras_deartifact.engines import Predictor, Restorer
-from keras_deartifact.restore.frames import check_strength, known_map, restore_frames
+from keras_deartifact.restore.frames import check_strength, known_map, predicted_map, restore_frames
 from keras_deartifact.stills.jpeg_coefficients import Coefficients, read_coefficients
 from keras_deartifact.stills.within_quantisation import project, require
 
@@ -109,16 +109,15 @@ def restore_image(
         height, width = still.pixels.shape[:2]
         log2_step = quantiser.jpeg_table_log2_step(still.jpeg_tables[0]) if still.jpeg_tables else None
         stated = None if log2_step is None else quantiser.constant_map(height, width, log2_step)
-        predicted = None if predictor is None else predictor(image.to_float(still.pixels)[None])[0]
+        predicted = None if predictor is None else predicted_map(predictor, still.pixels[None])
         maps = known_map(stated, predicted, (height, width), JPEG_MARGIN, JPEG_EARLIER_LOG2_STEP)[None]
         template = stills.in_depth(still, np.dtype(f"uint{depth}"))
-        # Rounded to the target's depth only at the end, where that is finer, or the projection follows.
-        exact = coefficients is not None or depth > 8 * still.pixels.itemsize
+        # The projection rounds by itself.
+        dtype = np.dtype(np.float32 if coefficients is not None else f"uint{depth}")
         reduced = still.subsampling not in (None, "4:4:4")
         allowed = SUBSAMPLED_SHARE if reduced else STILL_SHARE
         taken, share = (1.0, allowed) if strength is None else (strength, None)
-        frames = image.to_float(still.pixels) if exact else still.pixels
-        restored = restore_frames(restorer, frames[None], maps, strength=taken, share=share)[0]
+        restored = restore_frames(restorer, still.pixels[None], maps, strength=taken, share=share, dtype=dtype)[0]
         inside = None
         if coefficients is not None:
             projection = project(
@@ -128,8 +127,6 @@ def restore_image(
                 read_back=lambda pixels: stills.read_back(target, pixels, template, quality=quality),
             )
             restored, inside = projection.pixels, projection.inside
-        elif exact:
-            restored = image.to_uint16(restored)
         if still.black is not None:
             black = np.repeat(still.black[..., None], 3, axis=-1)
             light = restore_frames(restorer, black[None], maps, strength=taken, share=share)[0]

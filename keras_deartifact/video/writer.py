@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import chain, islice
 from math import lcm
@@ -17,11 +17,11 @@ import av
 import numpy as np
 from av.container import Flags, OutputContainer
 from av.packet import Packet
-from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
-from keras_deartifact.video import captions, carriers, containers, holding, interlacing, matroska, side_data
+from keras_deartifact.video import containers, holding, matroska, segments, side_data
 from keras_deartifact.video.copies import StreamCopies, tags
+from keras_deartifact.video.encoding import Encoding, FrameEncoder
 from keras_deartifact.video.picture import Picture
 
 _FORMAT_NAMES = {"mkv": "matroska", "mka": "matroska", "ts": "mpegts", "m2ts": "mpegts", "m4v": "mp4"}
@@ -57,6 +57,7 @@ class VideoWriter:
 
     Attributes:
         skipped: descriptions of what the target cannot hold and is left out; complete before the first frame.
+        encoding: how the video is encoded, for encoders beside the writer's own; see `write_segments`.
     """
 
     def __init__(
@@ -118,27 +119,28 @@ class VideoWriter:
             if codec == "libx265":
                 knobs["x265-params"] = "log-level=error"
             chosen = {name: value for name, value in knobs.items() if name in supported}
-            self._video.codec_context.options = picture.options(codec, chosen | dict(options or {}))
             self._earlier = self._shift()
             self._copies = StreamCopies(source, self._input, self._main, self._output, drop, self._earlier)
             self.skipped = self._copies.skipped + picture.lost
             self.skipped += [f"tag {name!r}, which .mkv can hold" for name in lost_tags]
-            self._captions = "a53cc" in supported
-            self._interlaced = picture.interlaced
-            # x264 codes all frames as fields then, and would take the lower one for the first of a progressive frame.
-            in_fields = picture.interlaced and codec != "ffv1"
-            self._order = interlacing.Flagger(interlacing.field_order(self._video)) if in_fields else None
-            if not self._captions and picture.has_captions:
+            self.encoding = Encoding.of(
+                self._video,
+                picture.options(codec, chosen | dict(options or {})),
+                first.format.name,
+                self._earlier,
+                captions="a53cc" in supported,
+                interlaced=picture.interlaced,
+            )
+            if not self.encoding.captions and picture.has_captions:
                 self.skipped.append("closed captions, which libx264 and libx265 can hold")
             if chapters := self._input.chapters():
                 for chapter in chapters:
                     named = chapter["metadata"].items()
                     chapter["metadata"] = {name: containers.text(value) for name, value in named}
                 self._output.set_chapters(chapters)
-            self._last: int | None = None
+            self._encoder = FrameEncoder(self.encoding, self._video.codec_context)
+            self._is_empty = True
             self._pixel_shape = picture.pixel_shape
-            self._size = (first.width, first.height)
-            self._formats = {first.format.name, self._video.codec_context.pix_fmt}
             try:
                 self._video.codec_context.open()
                 self._output.start_encoding()
@@ -159,14 +161,15 @@ class VideoWriter:
         """Finishes the file, or only closes it if the block failed."""
         with self._stack:
             if kind is None:
-                if self._last is None:
+                if self._is_empty:
                     raise ValueError("At least one frame must be written. Received: none")
-                self._mux(self._video.encode(None))
+                if self._encoder.last is not None:
+                    self._mux(self._encoder.flush())
                 self._copies.mux_until(None)
                 self._output.close()
                 if self._pixel_shape is not None and self._output.format.name in matroska.NAMES:
                     with open(self._output.name, "r+b") as file:
-                        matroska.state_pixel_shape(file, self._pixel_shape, self._size)
+                        matroska.state_pixel_shape(file, self._pixel_shape, self.encoding.size)
 
     def write(self, frame: av.VideoFrame, decoded: av.VideoFrame | None = None) -> None:
         """Encodes one frame, at its own presentation time.
@@ -180,44 +183,23 @@ class VideoWriter:
         Raises:
             ValueError: the size, the format or the time differ from that.
         """
-        if (frame.width, frame.height) != self._size or frame.format.name not in self._formats:
-            raise ValueError(
-                f"frame must be {self._size[0]}x{self._size[1]} in {sorted(map(str, self._formats))}. "
-                f"Received: {frame.width}x{frame.height} in {frame.format.name}"
-            )
-        if frame.pts is None:
-            raise ValueError("frame must have a pts. Received: pts=None")
-        ticks = frame.pts * Fraction(frame.time_base or self._time_base) / self._time_base
-        if ticks.denominator != 1 or (self._last is not None and ticks <= self._last):
-            raise ValueError(
-                f"pts must be whole ticks of {self._time_base} s after the last frame's {self._last}. "
-                f"Received: pts={frame.pts}, time_base={frame.time_base}"
-            )
-        self._last = int(ticks)
-        if decoded is not None:
-            frame = self._completed(frame, decoded)
-        if self._order is not None:
-            frame = self._order.flagged(frame)
-        # A decoded frame remembers its picture type, and encoders take it as an order.
-        kind, frame.pict_type = frame.pict_type, PictureType.NONE
-        given = frame.pts, frame.time_base
-        frame.pts, frame.time_base = self._last - round(self._earlier / self._time_base), self._time_base
-        try:
-            packets = self._video.encode(frame)
-        finally:
-            frame.pict_type = kind
-            frame.pts, frame.time_base = given
-        self._mux(packets)
+        self._mux(self._encoder.encode(frame, decoded))
+        self._is_empty = False
 
-    def _completed(self, frame: av.VideoFrame, decoded: av.VideoFrame) -> av.VideoFrame:
-        """A frame to encode with what a decoded frame holds beside its picture, as far as the encoder takes it."""
-        fields = self._interlaced and decoded.interlaced_frame
-        context = self._video.codec_context
-        # FFV1 has a frame's pixel shape from the frame, and PyAV cannot give Matroska one.
-        shape = context.name == "ffv1" and context.sample_aspect_ratio not in (None, 0, 1)
-        if decoded is not frame and (fields or shape or (self._captions and captions.has_captions(decoded))):
-            return carriers.with_picture(decoded, frame)
-        return frame
+    def write_segments(self, paths: Sequence[Path]) -> None:
+        """Writes all of the video from frames that were encoded before, by encoders of `encoding`.
+
+        Args:
+            paths: files as `segments.append` writes them, in order.
+        """
+        for packet in segments.read(paths):
+            packet.time_base = self.encoding.time_base
+            self._mux([packet])
+            self._is_empty = False
+
+    def close(self) -> None:
+        """Closes the files before the video is complete."""
+        self._stack.close()
 
     def _open_output(self, path: str | os.PathLike[str]) -> OutputContainer:
         name = os.fspath(path)
@@ -299,6 +281,7 @@ class VideoWriter:
 
     def _mux(self, packets: list[Packet[Any]]) -> None:
         for packet in packets:
+            packet.stream = self._video
             if packet.dts is not None:
                 self._copies.mux_until(packet.dts * Fraction(packet.time_base))
             self._output.mux_one(packet)

@@ -31,4 +31,4 @@ def connect(model: str, server: Server) -> Network:
 
     client = Client(server, model)
     note = f"{server.name} runs {model} version {client.version}"
-    return Network(client.restore, client.channels, takes_uint8=True, notes=(note,))
+    return Network(client.restore, client.channels, takes_uint8=True, notes=(note,), version=client.version)
