@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_deartifact import colour, fields, quantiser, restore, video
+from keras_deartifact.restore import segments, videos
 
 SIZE = (96, 64)
 FRAMES = 8
@@ -338,3 +339,35 @@ def test_tapes_in_raw_dv(tmp_path, size, pix_fmt, rate):
     for old, new in zip(frames_of(source), frames_of(tmp_path / "out.mp4"), strict=True):
         assert not upper_shows_first(old) and not upper_shows_first(new)
         np.testing.assert_array_equal(planes_of(old)[0], planes_of(new)[0])
+
+
+@pytest.mark.parametrize("deinterlace", [False, True])
+def test_an_interrupted_run_with_fields_ends_like_another(tmp_path, monkeypatch, deinterlace):
+    """Frames and interlaced ones take turns, and each kind has its own predictions."""
+    monkeypatch.setattr(segments, "FRAMES", 3)
+    monkeypatch.setattr(videos, "PREDICT_EVERY", 2)
+    turns = {2, 3, 5, 8, 9, 10, 12}
+    source = make(tmp_path / "in.mkv", "ffv1", "tff", count=16, picture=moving, only=turns)
+
+    def predictor(frames):
+        shape = quantiser.map_shape(*frames.shape[1:3])
+        return np.full((1, *shape), 4 + 3 * frames.mean(), np.float32)
+
+    def run(target, limit=None):
+        done = []
+
+        def restorer(frames, quantiser_map):
+            done.append(1)
+            if limit is not None and len(done) > limit:
+                raise KeyboardInterrupt
+            return (frames + quantiser_map.mean() / 255).astype(np.float32)
+
+        return restore.restore_video(restorer, source, target, predictor=predictor, deinterlace=deinterlace)
+
+    whole = run(tmp_path / "whole.mkv")
+    for limit in (9, 10):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "out.mkv", limit)
+    report = run(tmp_path / "out.mkv")
+    assert report.continued > 0 and report.frames == whole.frames
+    assert (tmp_path / "out.mkv").read_bytes() == (tmp_path / "whole.mkv").read_bytes()
