@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -67,9 +67,11 @@ def overlap(
             consume(result)
 
     pool = ThreadPoolExecutor(2, THREAD_NAME)
-    workers = [pool.submit(guarded, feed), pool.submit(guarded, drain)]
+    workers: list[Future[None]] = []
     is_patient = True
     try:
+        # Within the block: an interruption between the two would leave the first one waiting for ever.
+        workers += [pool.submit(guarded, feed), pool.submit(guarded, drain)]
         try:
             for item in waiting:
                 finished.put(transform(item))

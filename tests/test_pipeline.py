@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -90,3 +91,18 @@ def test_an_interruption_does_not_wait_for_a_stage(monkeypatch):
         if thread.name.startswith(pipeline.THREAD_NAME):
             thread.join(30)
     assert not pipeline.is_at_work()
+
+
+def test_an_interruption_while_the_stages_begin(monkeypatch):
+    submit, begun = ThreadPoolExecutor.submit, []
+
+    def interrupted(pool, stage, *arguments):
+        if begun:
+            raise KeyboardInterrupt
+        begun.append(stage)
+        return submit(pool, stage, *arguments)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.overlap(count(1000), lambda item: item, lambda _: None)
+    assert_no_threads()
