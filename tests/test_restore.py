@@ -672,6 +672,13 @@ def test_the_margin_is_the_networks_own_radius(nano):
     assert nano.radius == (4 + 2) * 4 + 2 * 8
 
 
+def test_where_everything_reaches_everywhere_the_margin_is_the_usual_one(monkeypatch):
+    """As with `dynamic_int8`, whose layers find the range of their values as they go."""
+    restorer = engines.load("shuffle_nano", "litert", threads=1)
+    monkeypatch.setattr(restorer, "_run", lambda images, maps: images + images.mean())
+    assert restorer.radius == restore.MARGIN
+
+
 def test_no_seam_is_measurable(nano, photo):
     """Tile against whole frame, in levels of 8 bits."""
     frames = photo(200, 330)[None]

@@ -105,7 +105,9 @@ class LoadedRestorer:
         noise[1, :, :, middle + block :] = noise[0, :, :, middle + block :]
         differs = (self(noise[0]) != self(noise[1])).any(axis=(0, 3))
         places = np.concatenate(np.nonzero(differs))
-        return int(max(middle - places.min(), places.max() + 1 - middle - block, 0)) if len(places) else 0
+        reach = int(max(middle - places.min(), places.max() + 1 - middle - block, 0)) if len(places) else 0
+        # One that finds the range of its values as it goes (`dynamic_int8`) changes a little everywhere.
+        return reach if reach < middle - block else _RADIUS
 
     def _checked_map(self, frames: NDArray[Any], quantiser_map: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """The map to use, if it and the frames are as they should be."""
