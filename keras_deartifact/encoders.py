@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from av.video.format import VideoFormat
 
@@ -30,6 +31,16 @@ class Encoder:
     presets: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     threads: int = 4
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments of `video.VideoWriter`."""
+        return {
+            "crf": self.crf or 0,
+            "preset": self.preset or "",
+            "options": self.options,
+            "threads": self.threads,
+        }
 
 
 # What the second encode takes back, on the clip of `demo`: 0.02 dB of luma where the source has CRF 40; 0.12 (H.264) or

@@ -50,13 +50,13 @@ def test_decoding_times(pts, dts):
 def test_one_segment_is_what_the_writer_makes(tmp_path, make_video, codec, suffix):
     source = make_video(tmp_path / "in.mkv", times=TIMES)
     encoder = encoders.choose(codec)
-    options = {"codec": codec, "crf": encoder.crf or 0, "preset": encoder.preset or "", "options": encoder.options}
+    options = {"codec": codec, **encoder.settings}
     paths = [tmp_path / f"{name}.{suffix}" for name in "abc"]
-    with video.VideoWriter(paths[0], source, threads=encoder.threads, **options) as writer:
+    with video.VideoWriter(paths[0], source, **options) as writer:
         for frame in video.read_frames(source):
             writer.write(frame.image)
     for path in paths[1:]:
-        with video.VideoWriter(path, source, threads=encoder.threads, **options) as writer:
+        with video.VideoWriter(path, source, **options) as writer:
             made = FrameEncoder(writer.encoding)
             with (tmp_path / "segment").open("wb") as file:
                 for frame in video.read_frames(source):

@@ -91,15 +91,7 @@ def _encode(clip: Path, frames: Sequence[video.Frame]) -> None:
     target = clip.with_name("encoded.mp4")
     codec = encoders.default(target, frames[0].image.format.name)
     encoder = encoders.choose(codec)
-    with video.VideoWriter(
-        target,
-        clip,
-        codec=codec,
-        crf=encoder.crf or 0,
-        preset=encoder.preset or "",
-        options=encoder.options,
-        threads=encoder.threads,
-    ) as writer:
+    with video.VideoWriter(target, clip, codec=codec, **encoder.settings) as writer:
         for frame in frames:
             writer.write(frame.image)
 

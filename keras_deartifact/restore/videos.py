@@ -207,10 +207,7 @@ def restore_video(
             path,
             source,
             codec=codec,
-            crf=encoder.crf or 0,
-            preset=encoder.preset or "",
-            options=encoder.options,
-            threads=encoder.threads,
+            **encoder.settings,
             drop=drop,
             deinterlaced=deinterlace,
         )
