@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_deartifact.models import ShuffleGenerator
+from keras_deartifact.models.growth import grow
 from keras_deartifact.trainer import Trainer
 from training import callbacks, distribution
 from training.configs import PredictorConfig, TrainConfig
@@ -56,7 +58,7 @@ def start_record(start: Path | None) -> dict[str, str] | None:
 
 
 def take_over(start: keras.Model, network: keras.Model) -> None:
-    """Gives a network the weights of another.
+    """Gives a network the weights of another; a larger `shuffle` generator begins as a smaller one, see `growth.grow`.
 
     Raises:
         ValueError: they are of different architectures.
@@ -65,12 +67,15 @@ def take_over(start: keras.Model, network: keras.Model) -> None:
         {name: value for name, value in model.get_config().items() if name not in ("name", "dtype", "trainable")}
         for model in (network, start)
     )
-    if type(start) is not type(network) or wanted != found:
+    if type(start) is type(network) and wanted == found:
+        network.set_weights(start.get_weights())
+    elif isinstance(start, ShuffleGenerator) and isinstance(network, ShuffleGenerator):
+        grow(network, start)
+    else:
         raise ValueError(
             f"Expected a network to start from of the same architecture, {type(network).__name__} {wanted}. "
             f"Received: {type(start).__name__} {found}"
         )
-    network.set_weights(start.get_weights())
 
 
 def schedule(config: TrainConfig | PredictorConfig, peak: float) -> keras.optimizers.schedules.LearningRateSchedule:

@@ -143,7 +143,7 @@ class ShuffleGenerator(keras.Model):
     ) -> None:
         if channels not in (1, 3):
             raise ValueError(f"Expected 1 channel or 3. Received: channels={channels}")
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.filters = filters
         self.depth = depth
         self.coarse_filters = coarse_filters
@@ -153,11 +153,13 @@ class ShuffleGenerator(keras.Model):
         has_chroma = channels == 3
         self.coefficients = 96 if has_chroma else 64
 
-        # A loaded model has the policy of its file, whatever is the global one, and so must its layers.
-        dtype = self.dtype_policy
+        # A loaded model has the policy of its file, whatever is the global one, and so must its layers. With a
+        # mixed one the trunk alone computes in half precision: a level is a 255th, and bfloat16 has eight bits.
+        trunk = self.dtype_policy
+        dtype = trunk if trunk.compute_dtype == trunk.variable_dtype else keras.DTypePolicy(trunk.variable_dtype)
 
         def convolutions(count: int, width: int) -> list[FoldingConv2D]:
-            return [FoldingConv2D(width, "relu", folded, dtype=dtype) for _ in range(count)]
+            return [FoldingConv2D(width, "relu", folded, dtype=trunk) for _ in range(count)]
 
         if has_chroma:
             self.to_planes = _linear(24, 1, _planes_kernel(), dtype)
@@ -171,10 +173,10 @@ class ShuffleGenerator(keras.Model):
         self.before = convolutions(depth // 2, filters)
         if coarse_depth:
             self.down = keras.layers.Conv2D(
-                coarse_filters, 2, 2, activation="relu", kernel_initializer="he_normal", dtype=dtype
+                coarse_filters, 2, 2, activation="relu", kernel_initializer="he_normal", dtype=trunk
             )
             self.coarse = convolutions(coarse_depth, coarse_filters)
-            self.up = keras.layers.Conv2D(4 * filters, 1, dtype=dtype)
+            self.up = keras.layers.Conv2D(4 * filters, 1, dtype=trunk)
         self.after = convolutions(depth - depth // 2, filters)
         # A mean is never a matter of quantisation: each plane's coefficient of frequency zero passes at first.
         threshold = np.full(self.coefficients, _THRESHOLD * _SLOPE)
