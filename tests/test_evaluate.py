@@ -217,7 +217,7 @@ def test_what_is_missing_is_said_in_a_line(given, message, tmp_path, monkeypatch
     values = {
         "model": [engines.DEFAULT_MODEL],
         "stills": [str(tmp_path)],
-        **dict.fromkeys(("grey", "videos", "filters"), []),
+        **dict.fromkeys(("grey", "videos", "filters", "perceptions"), []),
         "qualities": ["10"],
         "frames": 2,
         "shown": 0,

@@ -89,7 +89,7 @@ def doubles(monkeypatch):
 
     alone = dict(zip(NAMES, (200.0, 40.0, 8.0), strict=True))
     monkeypatch.setattr(engines, "load", load)
-    monkeypatch.setattr(engines, "general_models", lambda: NAMES)
+    monkeypatch.setattr(engines, "general_models", lambda has_variant: NAMES)
     monkeypatch.setattr(engines, "speed", lambda each, height, width: alone[each.name] * 96 * 64 / (height * width))
     monkeypatch.setattr(restore, "trial", lambda each, *rest, **options: alone[each.name] / 2)
     return loaded

@@ -79,7 +79,7 @@ def make_plots(records: Records) -> list[report.Plot]:
 
 
 def _measure(models: list[str], filters: list[str]) -> tuple[list[Any], list[Shown], dict[str, float]]:
-    restorers = load_restorers(models)
+    restorers = load_restorers(models, [float(share) for share in FLAGS.perceptions])
     qualities = [int(quality) for quality in FLAGS.qualities]
     more: dict[str, Any] = {}
     if FLAGS.deep_features:
@@ -161,6 +161,7 @@ def main(argv: list[str]) -> None:
 def define_flags() -> None:
     """Defines the flags. Not at import: programs share names of flags, and tests import several programs."""
     flags.DEFINE_multi_string("model", [engines.DEFAULT_MODEL], "A shipped model's name, or a model's file or folder.")
+    flags.DEFINE_list("perceptions", [], "Of the default model, as of 'deartifact restore --perception'.")
     flags.DEFINE_multi_string("stills", [], "Folder of clean pictures; may be given several times.")
     flags.DEFINE_multi_string("grey", [], "Folder of clean pictures to measure as grey JPEGs; likewise.")
     flags.DEFINE_multi_string("videos", [], "Folder of lossless clips; likewise.")

@@ -14,7 +14,7 @@ from typing import Any
 
 from keras_deartifact import __version__, bounds, console
 from keras_deartifact.cli import bench, compare, demo, interruption, isolation, models, probe, restore, server, study
-from keras_deartifact.cli.common import EXIT_CODES, FAILED, INTERRUPTED, INTERRUPTION, Parser, at_least_one
+from keras_deartifact.cli.common import EXIT_CODES, FAILED, INTERRUPTED, INTERRUPTION, Parser, at_least_one, share
 
 __all__ = ["main"]
 
@@ -109,6 +109,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME|FILE",
         help="a model that ships (see 'deartifact models'), a .tflite, .onnx or .keras file, or the folder of a "
         "SavedModel or of an export; with --server, its name there",
+    )
+    model.add_argument(
+        "--perception",
+        type=share,
+        default=0.0,
+        metavar="P",
+        help="from 0, faithful, to 1, sharp: how much the model has of its perceptual variant, which invents texture "
+        "that looks natural (default: 0; for models that ship with one, between 0 and 1 on LiteRT)",
     )
     model.add_argument(
         "--engine",

@@ -47,8 +47,13 @@ def within(text: str, value: _Value, low: float, high: float) -> _Value:
     return value
 
 
+def share(text: str) -> float:
+    """Reads a number of 0 to 1."""
+    return within(text, float(text), 0.0, 1.0)
+
+
 def load_networks(arguments: argparse.Namespace) -> tuple["Restorer", "Predictor"]:
-    """Loads what `--model`, `--engine`, `--threads`, `--provider` and `--server` ask for, and the quality predictor.
+    """Loads what `--model`, `--perception`, `--engine` and the like ask for, and the quality predictor.
 
     Says on stderr why an engine was chosen, where there was a choice, and what was asked for in vain.
     """
@@ -60,7 +65,8 @@ def load_networks(arguments: argparse.Namespace) -> tuple["Restorer", "Predictor
     server = server_of(arguments)
     # Engines run for the first time when they are measured.
     with silenced():
-        restorer = engines.load(model, arguments.engine, arguments.threads, arguments.provider, server)
+        choice = arguments.engine, arguments.threads, arguments.provider, server, arguments.perception
+        restorer = engines.load(model, *choice)
         predictor = engines.load_predictor(threads=arguments.threads)
         height, width = getattr(restorer, "tile", None) or (32, 32)
         frames = np.zeros((1, height, width, 3), np.float32)

@@ -83,6 +83,7 @@ def model(restorer: "Restorer") -> dict[str, Any]:
         "name": None if path is None else path.name,
         "engine": getattr(restorer, "engine", None),
         "sha256": None if path is None or not path.is_file() else engines.digest(path),
+        "perception": getattr(restorer, "perception", 0.0),
     }
 
 

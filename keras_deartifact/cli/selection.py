@@ -121,7 +121,8 @@ def _select(arguments: argparse.Namespace, sample: Work, wanted: float) -> "Sele
 
     def alone(name: str) -> float:
         with silenced():
-            loaded[name] = engines.load(name, arguments.engine, arguments.threads, arguments.provider)
+            choice = arguments.engine, arguments.threads, arguments.provider, None, arguments.perception
+            loaded[name] = engines.load(name, *choice)
             height, width = engines.SPEED_SIZE
             return engines.speed(loaded[name], height, width) * height * width
 
@@ -131,7 +132,7 @@ def _select(arguments: argparse.Namespace, sample: Work, wanted: float) -> "Sele
         fps = _trial(arguments, loaded[name], sample.path)
         return alone(name) if fps is None else fps * sample.pixels
 
-    chosen = engines.select(engines.general_models(), wanted, alone, whole)
+    chosen = engines.select(engines.general_models(arguments.perception > 0.0), wanted, alone, whole)
     arguments.model = chosen.name
     return chosen
 

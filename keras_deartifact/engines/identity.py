@@ -28,7 +28,11 @@ def identity(network: object) -> dict[str, str | None]:
     if network.engine == "serving":
         return {"model": f"{network.path} version {network.version}", "engine": network.engine, "provider": None}
     engine = f"{network.engine} {choice.version(network.engine)}"
-    return {"model": _digest(network.path), "engine": engine, "provider": network.provider}
+    model = _digest(network.path)
+    if network.perception:
+        variant = shipped.pretrained_path(shipped.perceptual_variant(network.path.stem))
+        model = f"{model} with {network.perception:g} of {_digest(variant)}"
+    return {"model": model, "engine": engine, "provider": network.provider}
 
 
 def _digest(path: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_deartifact.engines import graph, shipped
+from keras_deartifact.engines import blending, graph, shipped
 from keras_deartifact.engines.network import Network, fixed_shape
 
 __all__ = ["Interpreter", "interpreter", "load"]
@@ -91,8 +91,14 @@ def _numbers(entry: dict[str, Any], is_images: bool) -> _Numbers:
     return _Numbers(dtype, np.float32(scale), int(zero_point))
 
 
-def interpreter(path: Path, threads: int, names: Sequence[str]) -> Interpreter:
+def interpreter(path: Path, threads: int, names: Sequence[str], contents: bytes | None = None) -> Interpreter:
     """Loads a file whose inputs have names that end with these, images first.
+
+    Args:
+        path: the file.
+        threads: of the engine.
+        names: of the inputs.
+        contents: instead of what is in the file.
 
     Raises:
         ValueError: the file is no such model, or damaged.
@@ -100,7 +106,7 @@ def interpreter(path: Path, threads: int, names: Sequence[str]) -> Interpreter:
     """
     from ai_edge_litert.interpreter import Interpreter as Runtime
 
-    runtime = Runtime(model_path=str(path), num_threads=threads)
+    runtime = Runtime(model_path=None if contents else str(path), model_content=contents or None, num_threads=threads)
     if not shipped.is_as_shipped(path):
         graph.check(path.read_bytes())
     given = {entry["name"].split(":")[0]: entry for entry in runtime.get_input_details()}
@@ -133,8 +139,9 @@ def interpreter(path: Path, threads: int, names: Sequence[str]) -> Interpreter:
     )
 
 
-def load(path: Path, threads: int | None) -> Network:
-    """Loads a generator; see `ENGINES`."""
-    loaded = interpreter(path, threads or os.cpu_count() or 1, ("images", "quantiser_map"))
+def load(path: Path, threads: int | None, other: Path | None = None, share: float = 0.0) -> Network:
+    """Loads a generator, or one that has a share of another's weights; see `ENGINES`."""
+    contents = None if other is None else blending.blended(path.read_bytes(), other.read_bytes(), share)
+    loaded = interpreter(path, threads or os.cpu_count() or 1, ("images", "quantiser_map"), contents)
     batch, tile = fixed_shape(*loaded.shapes)
     return Network(loaded.run, loaded.shapes[0][-1], batch, tile, takes_uint8=loaded.takes_uint8[0])

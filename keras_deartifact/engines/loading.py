@@ -76,6 +76,7 @@ def load(
     threads: int | None = None,
     provider: str | None = None,
     server: serving.Server | None = None,
+    perception: float = 0.0,
 ) -> LoadedRestorer:
     """Loads a model.
 
@@ -89,6 +90,8 @@ def load(
         threads: of the engine; one for each processor by default. TensorFlow takes them for the whole process.
         provider: of ONNX Runtime, key of `PROVIDERS`, or "auto" or None for the first that loads.
         server: of the engine "serving"; it has its own number of threads.
+        perception: 0 to 1, from the model that ships to its perceptual variant; between them on LiteRT only, see
+            `blending.py`.
 
     Returns:
         A `Restorer`, see the package.
@@ -101,6 +104,11 @@ def load(
     if engine not in ("auto", SERVING, *ENGINES):
         raise ValueError(f"Expected an engine of {['auto', *ENGINES, SERVING]}. Received: engine={engine!r}")
     provider = None if provider == "auto" else provider
+    if perception:
+        variant = shipped.perceptual_variant(str(model))
+        if perception < 1.0:
+            return _load_between(str(model), variant, perception, engine, threads, provider, server)
+        model = variant
     if provider is not None and provider not in onnx.PROVIDERS:
         raise ValueError(f"Expected a provider of {['auto', *onnx.PROVIDERS]}. Received: provider={provider!r}")
     if engine == SERVING or server is not None:
@@ -118,6 +126,28 @@ def load(
             "a model file."
         )
     return _load(engine, forms[engine], threads, provider)
+
+
+def _load_between(
+    model: str,
+    variant: str,
+    perception: float,
+    engine: str,
+    threads: int | None,
+    provider: str | None,
+    server: serving.Server | None,
+) -> LoadedRestorer:
+    if not 0.0 < perception < 1.0:
+        raise ValueError(f"Expected a perception of 0 to 1. Received: perception={perception}")
+    if engine not in ("auto", "litert") or provider is not None or server is not None:
+        raise ValueError(
+            f"A perception between 0 and 1 runs on the engine 'litert' alone. Received: perception={perception}"
+        )
+    first, second = (shipped.pretrained_path(name) for name in (model, variant))
+    network = litert.load(first, threads, second, perception)
+    restorer = LoadedRestorer(network, first, "litert", threads)
+    restorer.perception = perception
+    return restorer
 
 
 def _connect(

@@ -54,6 +54,7 @@ class LoadedRestorer:
         log2_step: mean of the quantiser map that it was given last, for who looks on; None before.
         version: of a model on a server; None for a file.
         notes: what the user should know, a line each: why this engine was chosen, what was asked for in vain.
+        perception: share of the perceptual variant in the weights.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class LoadedRestorer:
         self.log2_step: float | None = None
         self.version = network.version
         self.notes = notes + network.notes
+        self.perception = 0.0
         self._network = network
 
     def __call__(self, frames: NDArray[Any], quantiser_map: NDArray[np.float32] | None = None) -> NDArray[Any]:

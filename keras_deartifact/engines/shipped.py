@@ -14,6 +14,7 @@ __all__ = [
     "forms",
     "general_models",
     "is_as_shipped",
+    "perceptual_variant",
     "predictor_path",
     "pretrained_models",
     "pretrained_path",
@@ -36,9 +37,30 @@ def pretrained_models() -> list[str]:
     return sorted(card.stem for card in FOLDER.glob("*.json") if card.stem != PREDICTOR)
 
 
-def general_models() -> list[str]:
-    """Returns the models that ship and restore anything, from the cheapest to the best."""
-    return [name for name in _SIZES if name in pretrained_models()]
+def general_models(has_variant: bool = False) -> list[str]:
+    """Returns the models that ship and restore anything, from the cheapest to the best.
+
+    Args:
+        has_variant: only those with a perceptual variant.
+    """
+    names = pretrained_models()
+    return [name for name in _SIZES if name in names and (not has_variant or f"{name}_perceptual" in names)]
+
+
+def perceptual_variant(name: str) -> str:
+    """Returns the name of the model of the same architecture that was trained for sharp pictures.
+
+    Raises:
+        ValueError: there is none.
+    """
+    names = pretrained_models()
+    if f"{name}_perceptual" not in names:
+        having = [each for each in names if f"{each}_perceptual" in names]
+        raise ValueError(
+            f"A perception above 0 needs a model that has a perceptual variant: {', '.join(having)}. "
+            f"Received: model={name!r}"
+        )
+    return f"{name}_perceptual"
 
 
 def forms(name: str) -> dict[str, Path]:

@@ -10,8 +10,10 @@ from training import baselines
 __all__ = ["check_targets", "load_restorers", "model_files", "usable_filters"]
 
 
-def load_restorers(models: Sequence[str]) -> dict[str, engines.Restorer]:
+def load_restorers(models: Sequence[str], perceptions: Sequence[float] = ()) -> dict[str, engines.Restorer]:
     """Loads shipped models and models' files or folders, which are called by their names without extension.
+
+    With `perceptions`, the default model with so much of its perceptual variant, too.
 
     What comes in several forms, a shipped model or the folder of an export, runs on LiteRT: figures must not depend on
     which engine is the fastest here.
@@ -26,6 +28,9 @@ def load_restorers(models: Sequence[str]) -> dict[str, engines.Restorer]:
         restorers[Path(model).stem if is_file else model] = engines.load(model, "litert" if has_forms else "auto")
     if len(restorers) < len(models):
         raise ValueError(f"Expected models of different names. Received: {models}")
+    for share in perceptions:
+        name = f"{engines.DEFAULT_MODEL}, perception {share:g}"
+        restorers[name] = engines.load(engines.DEFAULT_MODEL, "litert", perception=share)
     return restorers
 
 
