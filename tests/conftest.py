@@ -214,6 +214,16 @@ def copy_video() -> Callable[..., video.VideoWriter]:
 
 
 @pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export of a small generator that changes what it is given, for tests of serving; only to be read."""
+    import serving_server
+
+    path = tmp_path_factory.mktemp("export") / "1"
+    serving_server.write_export(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def browser():
     """A real headless Chromium; skipped where it or playwright is not installed."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -135,8 +135,7 @@ def _sixteen_bit_png() -> bytes:
 
 
 def _deep(container: str) -> bytes:
-    from keras_deartifact import deep_png
-    from keras_deartifact.stills import deep_tiff
+    from keras_deartifact.stills import deep_png, deep_tiff
 
     samples = pixels(30, 40).astype(np.uint16) * 257
     return deep_png.encode(samples) if container == "PNG" else deep_tiff.encode(samples)

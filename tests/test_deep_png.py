@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_deartifact import deep_png
+from keras_deartifact.stills import deep_png
 
 
 @pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (6, 4)])

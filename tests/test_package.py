@@ -16,7 +16,6 @@ LAYERS = {
     "bounds": -1,
     "colour": 0,
     "console": 0,
-    "deep_png": 0,
     "image": 0,
     "pipeline": 0,
     "quantiser": 0,

@@ -26,16 +26,9 @@ TILES = len(image.tile_grid(*SIDES, TILE, MARGIN))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("export") / "1"
-    double.write_export(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(folder):
+def model(exported):
     """Loaded once; each test sets its faults."""
-    return double.Model({1: folder})
+    return double.Model({1: exported})
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +58,8 @@ def given(photo):
 
 
 @pytest.fixture(scope="module")
-def expected(folder, given):
-    return restore.restore_frames(engines.load(folder), *given, tile=TILE, margin=MARGIN, whole_pixels=0)
+def expected(exported, given):
+    return restore.restore_frames(engines.load(exported), *given, tile=TILE, margin=MARGIN, whole_pixels=0)
 
 
 def _connect(address, **options):
@@ -371,8 +364,8 @@ def test_a_connection_on_which_nothing_comes_any_more(server, model, faulty, giv
         assert proxy.connections > 1
 
 
-def test_a_message_beyond_the_limit(folder, given):
-    with double.Server(double.Model({1: folder}), most_bytes=40_000) as small:
+def test_a_message_beyond_the_limit(exported, given):
+    with double.Server(double.Model({1: exported}), most_bytes=40_000) as small:
         restorer = _connect(small.address, in_flight=1)
         message = _failing(restorer, given)
         assert "RESOURCE_EXHAUSTED" in message
@@ -384,19 +377,19 @@ def test_a_message_beyond_the_limit(folder, given):
 
 
 @pytest.fixture
-def processes(folder):
+def processes(exported):
     """A server that dies at its 20th request, and one that has loaded the model and waits to take its place."""
-    made = [double.Process(folder, faults={20: "kill"})]
+    made = [double.Process(exported, faults={20: "kill"})]
     try:
         port = made[0].go()
-        made.append(double.Process(folder, port))
+        made.append(double.Process(exported, port))
         yield port, *made
     finally:
         for each in made:
             each.close()
 
 
-def test_a_video_while_the_server_restarts(processes, folder, make_video, tmp_path):
+def test_a_video_while_the_server_restarts(processes, exported, make_video, tmp_path):
     port, first, second = processes
     source = make_video(tmp_path / "in.mkv", times=[0, 40, 80, 120, 160], size=(640, 352))
     options = {"tile": 256, "margin": 32, "in_flight": 4}
@@ -412,7 +405,7 @@ def test_a_video_while_the_server_restarts(processes, folder, make_video, tmp_pa
     report = restore.restore_video(restorer, source, tmp_path / "there.mkv", codec="ffv1")
     thread.join()
     assert first.process.returncode == -signal.SIGKILL
-    local = engines.load(folder)
+    local = engines.load(exported)
 
     def here(frames, maps):
         return restore.restore_frames(local, frames, maps, tile=256, margin=32, whole_pixels=0)

@@ -18,10 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export") / "1"
-    double.write_export(folder)
-    with double.Server(double.Model({1: folder})) as running:
+def server(exported):
+    with double.Server(double.Model({1: exported})) as running:
         yield running
 
 

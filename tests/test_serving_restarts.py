@@ -30,13 +30,6 @@ DEATHS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("export") / "1"
-    double.write_export(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def source(tmp_path_factory, make_video):
     times = [40 * index for index in range(FRAMES)]
     return make_video(tmp_path_factory.mktemp("video") / "in.mp4", times=times, size=SIZE)
@@ -45,10 +38,10 @@ def source(tmp_path_factory, make_video):
 class Relay:
     """Servers one after another on one port: each takes the place of the one that died."""
 
-    def __init__(self, folder, lives):
-        self.processes = [double.Process(folder, faults=lives[0], slow_seconds=2.0)]
+    def __init__(self, exported, lives):
+        self.processes = [double.Process(exported, faults=lives[0], slow_seconds=2.0)]
         self.port = self.processes[0].go()
-        self.processes += [double.Process(folder, self.port, each, slow_seconds=2.0) for each in lives[1:]]
+        self.processes += [double.Process(exported, self.port, each, slow_seconds=2.0) for each in lives[1:]]
         self.thread = threading.Thread(target=self._take_turns)
 
     def _take_turns(self):
@@ -86,10 +79,10 @@ def _served(port):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lives", DEATHS.values(), ids=DEATHS)
-def test_a_server_that_is_killed_only_delays_a_video(folder, source, run, tmp_path, lives):
-    code, _, err = run("restore", source, "-o", tmp_path / "here.mkv", "--codec", "ffv1", "--model", folder)
+def test_a_server_that_is_killed_only_delays_a_video(exported, source, run, tmp_path, lives):
+    code, _, err = run("restore", source, "-o", tmp_path / "here.mkv", "--codec", "ffv1", "--model", exported)
     assert code == 0, err
-    with Relay(folder, lives) as relay:
+    with Relay(exported, lives) as relay:
         code, _, err = run("restore", source, "-o", tmp_path / "there.mkv", *_served(relay.port))
         assert code == 0, err
         died = [each.process.poll() for each in relay.processes]
@@ -101,8 +94,8 @@ def test_a_server_that_is_killed_only_delays_a_video(folder, source, run, tmp_pa
 
 
 @pytest.mark.slow
-def test_what_is_not_tried_again_leaves_no_video(folder, source, run, tmp_path):
-    with Relay(folder, [{3: "slow", 7: "RESOURCE_EXHAUSTED"}]) as relay:
+def test_what_is_not_tried_again_leaves_no_video(exported, source, run, tmp_path):
+    with Relay(exported, [{3: "slow", 7: "RESOURCE_EXHAUSTED"}]) as relay:
         code, out, err = run("restore", source, "-o", tmp_path / "never.mkv", *_served(relay.port))
     assert (code, out) == (2, "")
     errors = [line for line in err.splitlines() if "error: " in line]

@@ -5,10 +5,10 @@ import struct
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageFile, TiffImagePlugin
 
-Samples = npt.NDArray[np.uint16]
+from keras_deartifact.stills import both_bytes
+from keras_deartifact.stills.both_bytes import Samples
 
 # N is the machine's own order, in which libtiff unpacks.
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}
@@ -25,8 +25,6 @@ def is_deep(image: Image.Image) -> bool:
 def read(image: ImageFile.ImageFile, stream: BinaryIO) -> Samples:
     """All 16 bits of an RGB or RGBA TIFF, upright.
 
-    Pillow keeps the upper byte of each sample. Told that the samples are in the other order it keeps the lower one.
-
     Args:
         image: what Pillow made of the stream, `is_deep` and not loaded yet.
         stream: the file.
@@ -36,13 +34,7 @@ def read(image: ImageFile.ImageFile, stream: BinaryIO) -> Samples:
     """
     # Two images on one stream would move each other's place in it.
     stream.seek(0)
-    data = stream.read()
-    high = np.asarray(image).astype(np.uint16)
-    with Image.open(io.BytesIO(data), formats=("TIFF",)) as again:
-        again.tile = [each._replace(args=_other(each.args)) for each in again.tile]
-        low = np.asarray(again).astype(np.uint16)
-    samples: Samples = np.left_shift(high, 8) | low
-    return samples
+    return both_bytes.read(image, io.BytesIO(stream.read()), _other)
 
 
 def encode(samples: Samples, **options: Any) -> bytes:

@@ -9,8 +9,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from keras_deartifact import bounds, deep_png
-from keras_deartifact.stills import deep_tiff, jpeg_segments, libtiff, png_chunks, tags
+from keras_deartifact import bounds
+from keras_deartifact.stills import deep_png, deep_tiff, jpeg_segments, libtiff, png_chunks, tags
 from keras_deartifact.stills.still import DEEP_GREY_MODES, READ_FORMATS, Pixels, Still
 
 _MODES = {

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keras_deartifact import deep_png
-from keras_deartifact.stills import deep_tiff, jpeg_segments, tags
+from keras_deartifact.stills import deep_png, deep_tiff, jpeg_segments, tags
 from keras_deartifact.stills.still import DEEP_FORMATS, GREY_MODES, WRITE_FORMATS, Pixels, Still
 
 _COMMENT, _APP1 = 0xFE, 0xE1

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, PngImagePlugin
 
-Samples = npt.NDArray[np.uint16]
+from keras_deartifact.stills import both_bytes
+from keras_deartifact.stills.both_bytes import Samples
 
 # So many rows are filtered at a time: copies of a large picture would be much memory.
 _ROWS = 64
@@ -28,10 +29,8 @@ def has_grey_alpha(image: ImageFile.ImageFile) -> bool:
     return str(image.tile[0].args).startswith("LA")
 
 
-def read(image: Image.Image, stream: BinaryIO) -> Samples:
+def read(image: ImageFile.ImageFile, stream: BinaryIO) -> Samples:
     """All 16 bits of an RGB or RGBA PNG.
-
-    Pillow keeps the first byte of each sample. Told that the samples are little-endian it keeps the second one.
 
     Args:
         image: what Pillow made of the stream, `is_deep` and not loaded yet.
@@ -40,13 +39,7 @@ def read(image: Image.Image, stream: BinaryIO) -> Samples:
     Returns:
         Uint16 array `(height, width, 3)` or `(height, width, 4)`.
     """
-    high = np.asarray(image).astype(np.uint16)
-    stream.seek(0)
-    with Image.open(stream, formats=("PNG",)) as again:
-        again.tile = [each._replace(args=str(each.args).replace(";16B", ";16L")) for each in again.tile]
-        low = np.asarray(again).astype(np.uint16)
-    samples: Samples = np.left_shift(high, 8) | low
-    return samples
+    return both_bytes.read(image, stream, lambda arguments: str(arguments).replace(";16B", ";16L"))
 
 
 def encode(samples: Samples, **options: Any) -> bytes:
