@@ -19,8 +19,14 @@ def text_of(name: str) -> str:
 
 
 def with_viewer(template: str) -> str:
-    """Puts the viewer's style and script where a page has `/* viewer.css */` and `// viewer.js`."""
-    return template.replace("/* viewer.css */", text_of("viewer.css")).replace("// viewer.js", text_of("viewer.js"))
+    """Puts what all pages share where they have it: `/* page.css */`, `/* viewer.css */` and `// viewer.js`."""
+    for place, name in {
+        "/* page.css */": "page.css",
+        "/* viewer.css */": "viewer.css",
+        "// viewer.js": "viewer.js",
+    }.items():
+        template = template.replace(place, text_of(name))
+    return template
 
 
 def picture_address(pixels: NDArray[np.uint8]) -> str:
