@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_deartifact import limit
+from keras_deartifact import image, limit
 
 
 def noise(shape, rms):
@@ -13,12 +13,13 @@ def rms(values):
     return 255 * np.sqrt(np.mean(np.square(values, dtype=np.float64)))
 
 
-@pytest.mark.parametrize(("log2_step", "share"), [(0, 0.5), (2, 0.5), (2, 0.2), (4, 0.2)])
+@pytest.mark.parametrize(("log2_step", "share"), [(-1, 0.5), (0, 0.5), (0.25, 0.5), (2, 0.5), (2, 0.2), (4, 0.2)])
 def test_a_change_is_held_to_its_share_of_the_quantisers_error(log2_step, share):
     correction = noise((32, 48, 3), 20.0)
     held = limit.limited(correction, np.full((2, 3), log2_step, np.float32), share)
-    assert rms(held) == pytest.approx(share * 2**log2_step / np.sqrt(12), rel=1e-5)
-    np.testing.assert_allclose(held / rms(held), correction / rms(correction), rtol=1e-5)
+    expected = share * np.sqrt(max(0, 4**log2_step - 1) / 12)
+    assert rms(held) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(held, correction * expected / rms(correction), rtol=1e-5)
 
 
 def test_what_is_small_enough_is_left_alone():
@@ -32,7 +33,7 @@ def test_between_blocks_the_scale_is_interpolated():
     correction = noise((16, 32, 3), 8.0)
     steps = np.array([[1.0, 3.0]], np.float32)
     scale = limit.limited(correction, steps, 1.0)[0, :, 0] / correction[0, :, 0]
-    left, right = 2 / np.sqrt(12) / 8, 8 / np.sqrt(12) / 8
+    left, right = np.sqrt(3 / 12) / 8, np.sqrt(63 / 12) / 8
     np.testing.assert_allclose(scale[:8], left, rtol=1e-5)
     np.testing.assert_allclose(scale[-8:], right, rtol=1e-5)
     np.testing.assert_allclose(scale[8:-8], left + (right - left) * (np.arange(16) + 0.5) / 16, rtol=1e-5)
@@ -54,3 +55,28 @@ def test_bands_and_places_do_not_matter(monkeypatch):
     np.testing.assert_allclose(limit.limited(correction, steps, 0.5), whole, rtol=1e-6)
     assert limit.limited(correction, steps, 0.5, out=correction) is correction
     np.testing.assert_allclose(correction, whole, rtol=1e-6)
+
+
+GREY, RED = (np.broadcast_to(np.float32(colour), (16, 16, 3)) for colour in ((0.5, 0.5, 0.5), (0.6, 0.1, 0.1)))
+
+
+def luma(rgb):
+    return rgb @ np.array(image.LUMA_WEIGHTS, np.float32)
+
+
+@pytest.mark.parametrize("log2_step", [0.0, 3.0])
+def test_reduced_chroma_is_held_apart_from_luma(log2_step):
+    correction = np.random.default_rng(1).normal(0, 0.1, (16, 16, 3)).astype(np.float32)
+    held = limit.held(RED, correction, np.full((1, 1), log2_step, np.float32), (0.5, 2.0))
+    chroma = held - luma(held)[..., None]
+    assert rms(luma(held)) == pytest.approx(0.5 * np.sqrt((4**log2_step - 1) / 12), rel=1e-4, abs=1e-4)
+    assert rms(chroma) == pytest.approx(2 * 2**log2_step / np.sqrt(12), rel=1e-4)
+
+
+def test_what_is_grey_gets_no_colour():
+    correction = np.random.default_rng(1).normal(0, 0.1, (16, 16, 3)).astype(np.float32)
+    steps = np.full((1, 1), 3, np.float32)
+    held = limit.held(GREY, correction, steps, (0.5, 2.0))
+    np.testing.assert_array_equal(held, np.repeat(held[..., :1], 3, axis=-1))
+    np.testing.assert_allclose(luma(held), luma(limit.held(RED, correction, steps, (0.5, 2.0))), atol=1e-6)
+    np.testing.assert_array_equal(limit.held(GREY, correction, steps, 0.5), limit.limited(correction, steps, 0.5))

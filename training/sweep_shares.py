@@ -9,7 +9,7 @@ whose smallest is not below zero. They belong to a model: another one has to be 
 was a JPEG already comes back (nearly) the same from quality 95, and any change of it counts as a loss.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from absl import app, flags
@@ -43,7 +43,7 @@ QUALITIES = (10, 20, 40, 60, 80, 90, 95, 98)
 
 
 def gains(
-    restorer: engines.Restorer, original: Frames, trip: codecs.RoundTrip, shares: list[float], luma: bool
+    restorer: engines.Restorer, original: Frames, trip: codecs.RoundTrip, shares: Sequence[limit.Share], luma: bool
 ) -> NDArray[np.float64]:
     """Returns the mean gain in dB for each share.
 
@@ -51,7 +51,7 @@ def gains(
         restorer: what restores.
         original: uint8 `(n, height, width, 3)`, RGB, both sides multiples of 16.
         trip: what a codec made of it, quantisers included.
-        shares: of the quantiser's error; infinity for any change.
+        shares: of the quantiser's error, see `limit.Share`; infinity for any change.
         luma: whether PSNR is that of luma, of which nothing is rounded; otherwise of RGB in 8 bits.
 
     Returns:
@@ -63,7 +63,7 @@ def gains(
         steps = quantiser.smoothed(steps, stated)
         compressed = image.to_float(shown)
         change = restorer(compressed[None], steps[None])[0] - compressed
-        results = [compressed, *(compressed + limit.limited(change, steps, share) for share in shares)]
+        results = [compressed, *(compressed + limit.held(compressed, change, steps, share) for share in shares)]
         if luma:
             wanted = image.to_float(frame) @ _LUMA
             values = [-10 * np.log10(np.mean(np.square(result @ _LUMA - wanted))) for result in results]
@@ -90,7 +90,9 @@ def measure(
     jobs += [(f"{name} {value}", code, value, clips) for name, (code, values) in VIDEOS.items() for value in values]
     for name, code, quality, originals in jobs:
         luma = originals is clips
-        yield name, np.array([gains(restorer, each, code(each, quality), shares, luma) for each in originals])
+        # What `restore` knows of a picture's chroma it does not know of a video's.
+        each_share = [(share, share) for share in shares] if name.startswith("JPEG 4:2:0") else shares
+        yield name, np.array([gains(restorer, each, code(each, quality), each_share, luma) for each in originals])
 
 
 def main(argv: list[str]) -> None:

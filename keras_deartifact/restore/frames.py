@@ -32,7 +32,7 @@ def restore_frames(
     quantiser_maps: Floats | None = None,
     *,
     strength: float = 1.0,
-    share: float | None = None,
+    share: limit.Share | None = None,
     tile: int = TILE,
     margin: int | None = None,
     whole_pixels: int = WHOLE_PIXELS,
@@ -202,12 +202,12 @@ def _piece(restorer: Restorer, tile: image.Tile, frames: npt.NDArray[Any], maps:
     return _Piece(tile, images, restored, maps, is_all)
 
 
-def _taken(piece: _Piece, strength: float, share: float | None) -> Floats:
+def _taken(piece: _Piece, strength: float, share: limit.Share | None) -> Floats:
     """As much of the change as is wanted."""
     images, restored = piece.images, piece.restored
     if share is not None:
-        changes = zip(restored - images, piece.maps, strict=True)
-        restored = images + np.stack([limit.limited(*each, share) for each in changes])
+        changes = zip(images, restored - images, piece.maps, strict=True)
+        restored = images + np.stack([limit.held(*each, share) for each in changes])
     if strength != 1.0:
         restored = images + np.float32(strength) * (restored - images)
     return restored

@@ -26,8 +26,8 @@ It is the step of quality 64."""
 STILL_SHARE = 0.8
 """Of the quantiser's error that a still picture may change by, see `limit`."""
 
-SUBSAMPLED_SHARE = 1.6
-"""The same for a JPEG whose chroma was reduced, which is an error of its own."""
+SUBSAMPLED_SHARE = 1.6, 1.6
+"""The same for luma and chroma of a JPEG whose chroma was reduced, which is an error of its own."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,7 @@ def restore_image(
         template = stills.in_depth(still, np.dtype(f"uint{depth}"))
         # The projection rounds by itself.
         dtype = np.dtype(np.float32 if coefficients is not None else f"uint{depth}")
-        reduced = still.subsampling not in (None, "4:4:4")
-        allowed = SUBSAMPLED_SHARE if reduced else STILL_SHARE
+        allowed = STILL_SHARE if still.subsampling in (None, "4:4:4") else SUBSAMPLED_SHARE
         taken, share = (1.0, allowed) if strength is None else (strength, None)
         restored = restore_frames(restorer, still.pixels[None], maps, strength=taken, share=share, dtype=dtype)[0]
         inside = None
