@@ -12,6 +12,10 @@ from collections.abc import Iterator
 PICTURE_PIXELS = 178_956_970
 """Of a picture, at most: twice Pillow's `Image.MAX_IMAGE_PIXELS`, above which Pillow refuses it."""
 
+SERIES_PICTURES = 16
+"""Of so many of the largest pictures, the pixels of all pages or frames of a file may be: they are held one by one, and
+take time alone."""
+
 FRAME_PIXELS = 8192 * 4352
 """Of a video's frame, at most: 8K. Several are in memory at a time, as float32; 170 bytes a pixel were measured."""
 
@@ -68,6 +72,13 @@ def _expect(thread: int, deadline: float | None) -> None:
 def frame_pixels() -> int:
     """The most pixels that a frame of a video may have."""
     return _frame_pixels
+
+
+def series_pixels() -> int:
+    """The most pixels that all pages of a picture file, or frames of an animation, may have."""
+    from PIL import Image
+
+    return SERIES_PICTURES * 2 * (Image.MAX_IMAGE_PIXELS or PICTURE_PIXELS)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,8 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         Names and values, in an order to print them. The first are `file`, `kind` (`image` or `video`) and `size_bytes`,
         the last ones tell the compression: `compression_from`, and where the file tells it `log2_step` (the luma
         quantiser step that the network is told; one number for a JPEG, `mean`, `minimum` and `maximum` over the first
-        `FRAMES` frames for a video) with the codec's own number (`estimated_quality`, `qp`). None is "not stated".
+        `FRAMES` frames for a video) with the codec's own number (`estimated_quality`, `qp`). None is "not stated". Of
+        several pages all but their number is about the first.
 
     Raises:
         ValueError: neither a picture nor a video, or a broken one.
@@ -40,7 +41,8 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _image(path: str | os.PathLike[str]) -> dict[str, Any]:
-    still = stills.read(path, inks=True)
+    found = stills.series(path)
+    still = stills.read(path, inks=True) if found is None else next(stills.read_each(path, found, inks=True))
     height, width = still.pixels.shape[:2]
     values: dict[str, Any] = {
         "format": still.format,
@@ -55,6 +57,16 @@ def _image(path: str | os.PathLike[str]) -> dict[str, Any]:
         "xmp_bytes": len(still.xmp or b""),
         "icc_profile_bytes": len(still.icc_profile or b""),
     }
+    if found is not None and found.kind == stills.PAGES:
+        values["page_count"] = found.count
+    elif found is not None:
+        shortest, longest = min(found.durations), max(found.durations)
+        values |= {
+            "frame_count": found.count,
+            "duration_seconds": float(sum(found.durations)) / 1000,
+            "frame_milliseconds": float(longest) if shortest == longest else [float(shortest), float(longest)],
+            "plays": found.plays or "without end",
+        }
     if not still.jpeg_tables:
         return values | {"compression_from": _UNKNOWN, "log2_step": None}
     luma = still.jpeg_tables[0]

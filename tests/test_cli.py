@@ -379,7 +379,7 @@ def bad_inputs(folder, photo):
     clip(folder / "gray16le.mkv", "ffv1", "gray16le")
     Image.new("LAB", (16, 16)).save(folder / "lab.tif")
     frames = [Image.fromarray(photo(16, 16, seed)) for seed in (0, 1)]
-    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(folder / "moving.avif", save_all=True, append_images=frames[1:])
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def bad_inputs(folder, photo):
         ("index.mp4", "cut off before its index"),
         ("gray16le.mkv", "convert it first"),
         ("lab.tif", "not mode LAB"),
-        ("moving.gif", "one still picture"),
+        ("moving.avif", "one still picture"),
     ],
 )
 @pytest.mark.parametrize("command", ["restore", "probe"])

@@ -2,17 +2,19 @@
 
 import errno
 import os
+import re
 import shutil
 import socket
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 from fuzz_samples import PICTURES, VIDEOS, write_video
 from PIL import Image
 
 from keras_deartifact import bounds, engines, stills, video
-from keras_deartifact.stills import png_chunks
+from keras_deartifact.stills import png_chunks, several
 from keras_deartifact.video import containers
 
 
@@ -201,8 +203,28 @@ def test_very_many_pages_are_not_counted(tmp_path):
     size = len(directory(PLAIN, bytes(4)))
     pages = [directory(PLAIN, struct.pack("<I", 8 + size * number)) for number in range(1, 50_000)]
     (tmp_path / "a.tif").write_bytes(tiff_of(*pages, directory(PLAIN, bytes(4))))
-    with pytest.raises(ValueError, match="expected one still picture, not several pages"):
-        stills.is_still(tmp_path / "a.tif")
+    assert stills.is_still(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=rf"^expected at most {several.MOST} pages\. Received: path=.*a.tif$"):
+        stills.series(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif"])
+def test_the_pixels_of_all_pictures_of_a_file_are_bounded(tmp_path, run, name):
+    frames = [Image.new("RGB", (64, 48), (6 * index, 0, 0)) for index in range(40)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    # A picture may have so many, sixteen of them fill a file.
+    for pixels, code in ((64 * 48 * 40 // 16, 0), (64 * 48 * 38 // 16, 2)):
+        found = run("restore", tmp_path / name, "-o", tmp_path / f"b{Path(name).suffix}".replace("gif", "png"),
+                    "--max-pixels", pixels, "--overwrite", "--strength", "0")  # fmt: skip
+        assert found[0] == code, found
+    assert re.match(r"deartifact: error: expected at most \d+ pixels in \d+ pictures \(--max-pixels", found[2])
+
+
+def test_a_later_page_may_be_no_larger_than_the_first(tmp_path, run):
+    pages = [Image.new("L", (8, 8)), Image.new("L", (64, 64))]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    code, _, err = run("restore", tmp_path / "a.tif", "-o", tmp_path / "b.tif", "--max-pixels", 4000)
+    assert code == 2 and "expected an image of at most 4000 pixels (--max-pixels allows more)" in err
 
 
 def test_of_very_many_warnings_some_are_shown(tmp_path, run):

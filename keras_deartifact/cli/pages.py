@@ -95,7 +95,8 @@ def _facts_of(record: Record) -> dict[str, str]:
     facts["log2 step stated"] = stated or "not stated"
     facts["log2 step shown by the pixels"] = shown or "not looked at"
     if record.frames is not None and record.seconds is not None:
-        frames = f"{record.frames} frames in " if found.get("kind") == "video" else ""
+        word = "pages" if found.get("page_count") else "frames"
+        frames = f"{record.frames} {word} in " if found.get("kind") == "video" or record.frames > 1 else ""
         facts["restored"] = f"{frames}{record.seconds:.1f} s"
     if record.left_out:
         facts["left out"] = ", ".join(record.left_out)
@@ -119,6 +120,8 @@ def _was(found: dict[str, Any]) -> str:
     parts = [f"{found.get('format') or found.get('codec')}", f"{found['width']}x{found['height']}"]
     if found.get("bit_depth"):
         parts.append(f"{found['bit_depth']} bits")
+    if found.get("page_count"):
+        parts.append(f"{found['page_count']} pages")
     if found.get("duration_seconds") is not None:
         parts.append(f"{found['duration_seconds']:.1f} s")
     return ", ".join(parts)

@@ -18,8 +18,8 @@ _FORMAT = 1
 
 # Of what `description.describe` knows.
 _FOUND = (
-    "kind format codec mode width height bit_depth pix_fmt frame_rate duration_seconds frame_count interlaced "
-    "estimated_quality compression_from log2_step"
+    "kind format codec mode width height bit_depth pix_fmt frame_rate duration_seconds frame_count page_count "
+    "interlaced estimated_quality compression_from log2_step"
 ).split()
 
 
@@ -33,7 +33,7 @@ class Record:
         status: `restored`; `incomplete`, restored as far as a damaged video decodes; `skipped`; `failed`; `planned`, of
             a dry run; or `pending`, of a run that was interrupted before.
         seconds: of wall time.
-        frames: that were written; 1 of a picture.
+        frames: that were written, or pages; 1 of a picture.
         found: names and values as `deartifact probe --json` has them, and `predicted_log2_step`, the median of what the
             pixels show. Empty unless it was asked for.
         left_out: what the copy does not hold.
@@ -58,7 +58,7 @@ def done(
 
     known = found(arguments, source, report.predicted_log2_step)
     if isinstance(report, ImageReport):
-        return Record(source, target, "restored", seconds, 1, known, report.left_out)
+        return Record(source, target, "restored", seconds, report.frames, known, report.left_out)
     status = "restored" if report.broken is None else "incomplete"
     return Record(source, target, status, seconds, report.frames, known, report.skipped, report.broken)
 

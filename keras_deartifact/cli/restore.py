@@ -1,6 +1,7 @@
 """`deartifact restore`."""
 
 import argparse
+import contextlib
 import math
 import os
 import time
@@ -33,11 +34,11 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         "restore",
         parents=parents,
         help="restore an image, a video, or all of a folder",
-        description="Writes a restored copy of an image, of a video (with its timing, audio, subtitles and metadata), "
-        "or of every image and video in a folder and the folders in it. How strongly a file was compressed comes from "
-        "the file. A copy gets its name only when it is complete; the input is only read. A video whose run "
-        "was interrupted or killed is continued by the same command: what is done of it lies in a hidden folder beside "
-        "OUTPUT.",
+        description="Writes a restored copy of an image, of an animation, of a video (with its timing, audio, "
+        "subtitles and metadata), or of every image and video in a folder and the folders in it. How strongly a file "
+        "was compressed comes from the file. A copy gets its name only when it is complete; the input is only read. A "
+        "video whose run was interrupted or killed is continued by the same command: what is done of it lies in a "
+        "hidden folder beside OUTPUT.",
         epilog=EXIT_CODES + " In a folder, what exists already is left as it is (so that a run which was "
         "interrupted goes on where it ended), and a failure does not stop the rest.",
     )
@@ -268,7 +269,16 @@ def restore_file(
     restorer, predictor = networks
     options = options_of(arguments, source, media) | {"predictor": predictor}
     if media == "image":
-        image = restore.restore_image(restorer, source, target, **options)
+        with contextlib.ExitStack() as stack:
+            shown: list[Callable[[int], None]] = []
+
+            def step_to_picture(done: int, total: int) -> None:
+                # A single picture needs no bar.
+                if not shown:
+                    shown.append(stack.enter_context(console.progress(total, source.name)))
+                shown[0](done)
+
+            image = restore.restore_image(restorer, source, target, progress=step_to_picture, **options)
         for remark in image.remarks:
             console.say(f"warning: {source}: {remark}")
         return f"{target}: {_image_summary(image)}", image
@@ -327,7 +337,8 @@ def _is_jpeg(path: Path) -> bool:
 
 def _image_summary(report: "ImageReport") -> str:
     quality = _quality(report.log2_step, report.predicted_log2_step)
-    parts = [f"{report.width}x{report.height} from {quality} in {report.seconds:.1f} s"]
+    count = f"{report.frames} pictures of " if report.frames > 1 else ""
+    parts = [f"{count}{report.width}x{report.height} from {quality} in {report.seconds:.1f} s"]
     if report.inside is not None:
         # Rounded down: 100 says that none is missing.
         parts.append(f"{math.floor(10000 * report.inside) / 100:g} % of its coefficients come back when recompressed")

@@ -67,11 +67,12 @@ def choose_model(arguments: argparse.Namespace, files: Sequence[tuple[Path, str]
 def _work(path: Path, media: str) -> Work:
     from PIL import Image
 
-    from keras_deartifact import video
+    from keras_deartifact import stills, video
 
     if media == "image":
+        found = stills.series(path)
         with Image.open(path) as picture:
-            return Work(path, media, 1, picture.width * picture.height)
+            return Work(path, media, 1 if found is None else found.count, picture.width * picture.height)
     info = video.probe(path)
     return Work(path, media, frame_count(path), info.width * info.height)
 

@@ -76,8 +76,8 @@ def samples(
         source: the file.
         target: its copy.
         kind: `image` or `video`.
-        count: how many frames of a video are shown.
-        frames: how many it has.
+        count: how many frames of a video are shown; of several pictures in a file, the first and the middle one are.
+        frames: how many there are.
         predictor: of the quality, `engines.load_predictor()`; without it the curve of what the pixels show is missing.
 
     Raises:
@@ -85,9 +85,20 @@ def samples(
         OSError: the file system does not give it.
     """
     if kind == "image":
-        before, after = stills.view(source), stills.view(target)
-        return Samples((_shown("", before, after),), (), Curve("change", ((0.0, _change(before, after)),)))
+        return _of_pictures(source, target, frames)
     return _of_video(source, target, count, max(1, frames), predictor)
+
+
+def _of_pictures(source: StrPath, target: StrPath, count: int) -> Samples:
+    shown, change = [], []
+    found = stills.series(source)
+    # A frame that stands apart from an animation is not in every copy.
+    missing = 0 if found is None else found.count - count
+    for index in sorted({0, count // 2}):
+        before, after = stills.view(source, index + missing), stills.view(target, index)
+        shown.append(_shown("" if count == 1 else f"{index + 1} of {count}", before, after))
+        change.append((float(index), _change(before, after)))
+    return Samples(tuple(shown), (), Curve("change", tuple(change[:1])))
 
 
 def _of_video(source: StrPath, target: StrPath, count: int, frames: int, predictor: Predictor | None) -> Samples:

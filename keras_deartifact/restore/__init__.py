@@ -11,6 +11,8 @@ from keras_deartifact.restore.journal import clean, frames_kept
 from keras_deartifact.restore.pictures import (
     JPEG_EARLIER_LOG2_STEP,
     JPEG_MARGIN,
+    PALETTE_COLOURS,
+    PALETTE_LOG2_STEP,
     STILL_SHARE,
     SUBSAMPLED_SHARE,
     ImageReport,
@@ -34,6 +36,8 @@ __all__ = [
     "JPEG_MARGIN",
     "MARGIN",
     "MPEG_SHARE",
+    "PALETTE_COLOURS",
+    "PALETTE_LOG2_STEP",
     "PREDICT_EVERY",
     "STILL_SHARE",
     "SUBSAMPLED_SHARE",

@@ -69,6 +69,9 @@ def restore_frames(
     dtype = np.dtype(frames.dtype if dtype is None else dtype)
     if dtype not in _DTYPES:
         raise ValueError(f"expected a dtype of float32, uint8 or uint16. Received: dtype={dtype}")
+    if share is not None and not isinstance(share, tuple) and quantiser_maps.max() <= 0:
+        # `limit` would take back whatever the network makes.
+        return frames.copy() if dtype == frames.dtype else _as(dtype, _as_float(frames))
     height, width = frames.shape[1:3]
     padded = image.pad_to_multiple(frames, image.GRID)
     result: npt.NDArray[Any] | None = None

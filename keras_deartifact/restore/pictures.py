@@ -1,11 +1,16 @@
 """Restored copies of picture files."""
 
 import dataclasses
+import itertools
 import os
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from keras_deartifact import files, image, quantiser, stills
 from keras_deartifact.engines import Predictor, Restorer
@@ -29,6 +34,17 @@ STILL_SHARE = 0.8
 SUBSAMPLED_SHARE = 1.6, 1.6
 """The same for luma and chroma of a JPEG whose chroma was reduced, which is an error of its own."""
 
+PALETTE_LOG2_STEP = 0.0
+"""Of a GIF, which has a palette and no quantiser: it comes back as it was, unless it looks as coarse as a JPEG that
+counts as compressed before."""
+
+PALETTE_COLOURS = 250
+"""A GIF of fewer colours was not compressed before, however coarse drawings look.
+
+What a JPEG or a video leaves has more colours than a palette, and those who make a palette of it fill it."""
+
+Floats = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class ImageReport:
@@ -44,6 +60,8 @@ class ImageReport:
             stay within the quantisation.
         left_out: what belongs to the source and the target's format does not hold.
         remarks: what the decoder found wrong with the source and went on past.
+        frames: pictures that were restored: more than one of an animation or of several pages, of which `width`,
+            `height`, `log2_step` and `remarks` are the first's.
     """
 
     width: int
@@ -54,6 +72,7 @@ class ImageReport:
     inside: float | None = None
     left_out: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    frames: int = 1
 
 
 def restore_image(
@@ -67,15 +86,19 @@ def restore_image(
     bits: int | None = None,
     within_quantisation: bool = False,
     overwrite: bool = False,
+    frame: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ImageReport:
     """Writes a restored copy of a picture file, with its alpha, metadata, colour profile and bit depth.
+
+    Of an animation or of several pages each picture is restored. Frames keep their times, pages their size and kind.
 
     CMYK stays CMYK: of what the inks let through, cyan, magenta and yellow are restored as a picture in colour, black
     as a grey one, because that is how a JPEG compresses them.
 
     Args:
         restorer: see `engines`.
-        source: what `stills.read` reads. A JPEG's own tables say how strongly it was compressed.
+        source: what `stills.read` or `stills.read_each` reads. A JPEG's own tables say how strongly it was compressed.
         target: what `stills.write` writes, by its extension.
         predictor: of the quality, `engines.load_predictor()`, for files that state none and for those that were
             compressed harder before; None to take what the file states, and the default where it states nothing.
@@ -88,6 +111,8 @@ def restore_image(
             compressing it again in the same way gives the same coefficients; see `stills.within_quantisation`. It is
             never farther from the original for that, apart from rounding.
         overwrite: whether an existing target may be replaced.
+        frame: of several pictures the one to restore alone, from 0; None for all.
+        progress: called with the number of pictures that are done and of all, where there are several.
 
     Returns:
         An `ImageReport`.
@@ -101,56 +126,175 @@ def restore_image(
     """
     started = time.perf_counter()
     check_strength(strength)
+    work = _Work(restorer, predictor, strength, bits)
     with files.replacing(source, target, overwrite) as temporary:
-        still = stills.read(source, inks=True)
-        depth = _depth(still, bits)
-        stills.require(target, still, quality=quality, bits=depth)
-        coefficients = _coefficients(source, still) if within_quantisation else None
+        found = stills.series(source) if frame is None else None
+        if found is None:
+            still = stills.read(source, inks=True) if frame is None else stills.read_at(source, frame, inks=True)
+            coefficients = _coefficients(source, still) if within_quantisation else None
+            report = _restore_one(work, still, coefficients, target, temporary, quality)
+        elif within_quantisation:
+            raise _no_jpeg(source, f"{found.count} {found.kind}")
+        else:
+            report = _restore_each(work, found, source, target, temporary, quality, progress)
+    return dataclasses.replace(report, seconds=time.perf_counter() - started)
+
+
+class _Known(NamedTuple):
+    """What is known of a picture's compression: the map, log2 of the step that is stated, and the one that is shown."""
+
+    maps: Floats
+    log2_step: float | None
+    predicted: float | None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is the same for all pictures of a file; see `restore_image`."""
+
+    restorer: Restorer
+    predictor: Predictor | None
+    strength: float | None
+    bits: int | None
+
+    def depth(self, still: stills.Still) -> int:
+        """Bits of a sample of the copy."""
+        own = 8 * still.pixels.itemsize
+        if self.bits not in (None, 8, 16) or (self.bits is not None and self.bits < own):
+            raise ValueError(f"expected 8 or 16 bits, not fewer than the source's {own}. Received: bits={self.bits}")
+        return self.bits or own
+
+    def known(self, still: stills.Still) -> _Known:
+        """What a file states, and its pixels show, of a picture's compression."""
         height, width = still.pixels.shape[:2]
-        log2_step = quantiser.jpeg_table_log2_step(still.jpeg_tables[0]) if still.jpeg_tables else None
+        log2_step = _stated(still)
         stated = None if log2_step is None else quantiser.constant_map(height, width, log2_step)
-        predicted = None if predictor is None else predicted_map(predictor, still.pixels[None])
-        maps = known_map(stated, predicted, (height, width), JPEG_MARGIN, JPEG_EARLIER_LOG2_STEP)[None]
-        template = stills.in_depth(still, np.dtype(f"uint{depth}"))
-        # The projection rounds by itself.
-        dtype = np.dtype(np.float32 if coefficients is not None else f"uint{depth}")
-        allowed = STILL_SHARE if still.subsampling in (None, "4:4:4") else SUBSAMPLED_SHARE
-        taken, share = (1.0, allowed) if strength is None else (strength, None)
-        restored = restore_frames(restorer, still.pixels[None], maps, strength=taken, share=share, dtype=dtype)[0]
-        inside = None
-        if coefficients is not None:
-            projection = project(
-                restored,
-                coefficients,
-                dtype=np.uint16 if depth == 16 else np.uint8,
-                read_back=lambda pixels: stills.read_back(target, pixels, template, quality=quality),
-            )
-            restored, inside = projection.pixels, projection.inside
+        predicted = None
+        if self.predictor is not None and not _is_drawn(still):
+            predicted = predicted_map(self.predictor, still.pixels[None])
+        maps = known_map(stated, predicted, (height, width), JPEG_MARGIN, JPEG_EARLIER_LOG2_STEP)
+        return _Known(maps, log2_step, None if predicted is None else float(np.median(predicted)))
+
+    def restored(
+        self, still: stills.Still, maps: Floats, *, exact: bool = False
+    ) -> tuple[npt.NDArray[Any], stills.Still]:
+        """Pixels to write, or exact ones in float32, and their template."""
+        dtype = np.dtype(f"uint{self.depth(still)}")
+        template = stills.in_depth(still, dtype)
+        share = STILL_SHARE if still.subsampling in (None, "4:4:4") else SUBSAMPLED_SHARE
+        given: dict[str, Any] = {"share": share} if self.strength is None else {"strength": self.strength}
+        result_dtype = np.float32 if exact else dtype
+        pixels = restore_frames(self.restorer, still.pixels[None], maps[None], dtype=result_dtype, **given)[0]
         if still.black is not None:
             black = np.repeat(still.black[..., None], 3, axis=-1)
-            light = restore_frames(restorer, black[None], maps, strength=taken, share=share)[0]
+            light = restore_frames(self.restorer, black[None], maps[None], **given)[0]
             template = dataclasses.replace(template, black=image.luma(light))
-        stills.write(temporary, restored, template, quality=quality)
-    median = None if predicted is None else float(np.median(predicted))
-    seconds = time.perf_counter() - started
-    return ImageReport(width, height, seconds, log2_step, median, inside, stills.left_out(target, still), still.remarks)
+        return pixels, template
 
 
-def _depth(still: stills.Still, bits: int | None) -> int:
-    """Bits of a sample of the copy."""
-    own = 8 * still.pixels.itemsize
-    if bits not in (None, 8, 16) or (bits is not None and bits < own):
-        raise ValueError(f"expected 8 or 16 bits, not fewer than the source's {own}. Received: bits={bits}")
-    return bits or own
+def _restore_one(
+    work: _Work,
+    still: stills.Still,
+    coefficients: Coefficients | None,
+    target: files.StrPath,
+    temporary: Path,
+    quality: int | None,
+) -> ImageReport:
+    """Restores a picture; writes it to `temporary`, as `target` has it."""
+    stills.require(target, still, quality=quality, bits=work.depth(still))
+    known = work.known(still)
+    restored, template = work.restored(still, known.maps, exact=coefficients is not None)
+    inside = None
+    if coefficients is not None:
+        projection = project(
+            restored,
+            coefficients,
+            dtype=np.uint16 if work.depth(still) == 16 else np.uint8,
+            read_back=lambda pixels: stills.read_back(target, pixels, template, quality=quality),
+        )
+        restored, inside = projection.pixels, projection.inside
+    stills.write(temporary, restored, template, quality=quality)
+    return _report(still, [known], stills.left_out(target, still), inside)
+
+
+def _restore_each(
+    work: _Work,
+    found: stills.Series,
+    source: files.StrPath,
+    target: files.StrPath,
+    temporary: Path,
+    quality: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> ImageReport:
+    """Restores several pictures; see `_restore_one`."""
+    pictures = stills.read_each(source, found, inks=True)
+    first = next(pictures)
+    stills.require_each(target, first, found, quality=quality, bits=work.depth(first))
+    left_out = stills.left_out(target, first, found)
+    if found.stands_apart and not stills.holds_one_apart(target):
+        first, found = next(pictures), found.without_the_first()
+    knowns: list[_Known] = []
+    copies = _copies(work, itertools.chain([first], pictures), found, knowns, progress)
+    stills.write_each(temporary, copies, found, quality=quality)
+    return _report(first, knowns, left_out)
+
+
+def _copies(
+    work: _Work,
+    pictures: Iterable[stills.Still],
+    found: stills.Series,
+    knowns: list[_Known],
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[npt.NDArray[Any], stills.Still]]:
+    """Restores one picture after another; `knowns` gets what is known of each."""
+    before: stills.Still | None = None
+    maps: Floats | None = None
+    for number, still in enumerate(pictures, 1):
+        if found.kind == stills.PAGES or before is None or not np.array_equal(before.pixels, still.pixels):
+            known = work.known(still)
+            # What differs from frame to frame flickers.
+            maps = quantiser.smoothed(maps, known.maps) if found.kind == stills.FRAMES else known.maps
+            pixels, template = work.restored(still, maps)
+        # What stands still does so in the copy; its alpha may change.
+        knowns.append(known)
+        alpha = stills.in_depth(still, pixels.dtype).alpha
+        yield pixels, dataclasses.replace(template, alpha=alpha)
+        before = still
+        if progress is not None:
+            progress(number, found.count)
+
+
+def _report(
+    first: stills.Still, knowns: Sequence[_Known], left_out: tuple[str, ...], inside: float | None = None
+) -> ImageReport:
+    height, width = first.pixels.shape[:2]
+    shown = [known.predicted for known in knowns if known.predicted is not None]
+    predicted = float(np.median(shown)) if shown else None
+    return ImageReport(width, height, 0.0, knowns[0].log2_step, predicted, inside, left_out, first.remarks, len(knowns))
+
+
+def _stated(still: stills.Still) -> float | None:
+    """Log2 of the step of which a file says that it was compressed with it."""
+    if still.jpeg_tables:
+        return quantiser.jpeg_table_log2_step(still.jpeg_tables[0])
+    return PALETTE_LOG2_STEP if still.format == "GIF" else None
+
+
+def _is_drawn(still: stills.Still) -> bool:
+    """Whether a GIF needs fewer colours than it could have: one that was compressed before has all of them."""
+    return still.colours is not None and still.colours < PALETTE_COLOURS
 
 
 def _coefficients(source: files.StrPath, still: stills.Still) -> Coefficients:
     """The coefficients of a source that the result is to agree with."""
     if still.format != "JPEG":
-        raise ValueError(
-            "expected a JPEG, which states its quantisation, to stay within it. "
-            f"Received: {os.fspath(source)}, {still.format}"
-        )
+        raise _no_jpeg(source, still.format)
     coefficients = read_coefficients(source)
     require(coefficients)
     return coefficients
+
+
+def _no_jpeg(source: files.StrPath, found: str) -> ValueError:
+    return ValueError(
+        f"expected a JPEG, which states its quantisation, to stay within it. Received: {os.fspath(source)}, {found}"
+    )

@@ -41,6 +41,8 @@ def preview_image(
 ) -> None:
     """Writes a picture with a picture file on the left and what it is restored to on the right, upright, of 8 bits.
 
+    Of several frames or pages it is the one in the middle.
+
     Args:
         restorer: see `engines`.
         source: a picture file.
@@ -58,9 +60,11 @@ def preview_image(
         raise ValueError(f"expected a target of {', '.join(stills.WRITE_FORMATS)}. Received: {os.fspath(target)}")
     with files.replacing(source, target, overwrite) as temporary, tempfile.TemporaryDirectory() as folder:
         restored = Path(folder) / Path(target).name
-        restore_image(restorer, source, restored, **options)
-        both = np.concatenate([stills.view(path) for path in (source, restored)], axis=1)
-        still = stills.read(source, inks=True)
+        found = stills.series(source)
+        index = 0 if found is None else found.count // 2
+        restore_image(restorer, source, restored, frame=index, **options)
+        both = np.concatenate([stills.view(source, index), stills.view(restored)], axis=1)
+        still = stills.read_at(source, index, inks=True)
         # Of inks, it does not describe what is shown.
         profile = still.icc_profile if still.black is None else None
         lossy = {"quality": options.get("quality") or stills.JPEG_QUALITY} if suffix in (".jpg", ".jpeg") else {}

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, PngImagePlugin
 
-from keras_deartifact.stills import both_bytes
+from keras_deartifact.stills import both_bytes, png_chunks
 from keras_deartifact.stills.both_bytes import Samples
 
 # So many rows are filtered at a time: copies of a large picture would be much memory.
@@ -63,14 +63,9 @@ def encode(samples: Samples, **options: Any) -> bytes:
     }
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, "PNG", **options)
-    shell = buffer.getvalue()
-    parts, position = [shell[:8]], 8
-    while position < len(shell):
-        length, kind = struct.unpack_from(">I4s", shell, position)
-        body = replaced.get(kind, shell[position + 8 : position + 8 + length])
-        parts.append(struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", zlib.crc32(kind + body)))
-        position += 12 + length
-    return b"".join(parts)
+    shell = png_chunks.chunks(buffer.getvalue())
+    parts = [png_chunks.chunk(kind, replaced.get(kind, content)) for kind, content in shell]
+    return b"".join([png_chunks.SIGNATURE, *parts])
 
 
 def _filtered(samples: Samples) -> Iterator[npt.NDArray[np.uint8]]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from keras_deartifact import bounds
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
 RAW_PROFILE = "Raw profile type iptc"
 """Keyword under which ImageMagick and exiftool keep Photoshop's resources, in hexadecimal."""
 
@@ -18,11 +20,16 @@ _KEPT = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", *_TEXTS)
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yields `(kind, content)` of a PNG."""
-    position = 8
+    position = len(SIGNATURE)
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         yield kind, data[position + 8 : position + 8 + length]
         position += 12 + length
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk, with its length before and its checksum behind it."""
+    return struct.pack(">I4s", len(content), kind) + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def kept(data: bytes) -> tuple[bytes | None, list[tuple[bytes, bytes]]]:

@@ -1,17 +1,19 @@
 """Reading picture files."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from keras_deartifact import bounds
 from keras_deartifact.stills import deep_png, deep_tiff, jpeg_segments, libtiff, png_chunks, tags
-from keras_deartifact.stills.still import DEEP_GREY_MODES, READ_FORMATS, Pixels, Still
+from keras_deartifact.stills.still import COMMENT, DEEP_GREY_MODES, READ_FORMATS, Pixels, Still
 
 _MODES = {
     "1": "L",
@@ -40,22 +42,22 @@ _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
 def is_still(path: str | os.PathLike[str]) -> bool:
-    """Whether a file holds one still picture, judged by its content and not by its name.
+    """Whether a file holds pictures, judged by its content and not by its name.
 
     Args:
         path: the file.
 
     Returns:
-        True for a picture in a format that `read` knows, False for anything else, a video or an empty file.
+        True for one in a format that `read` or `series` knows, False for anything else, a video or an empty file.
 
     Raises:
-        ValueError: the file is an animation or has several pages, or it is a decompression bomb.
+        ValueError: the file is a decompression bomb.
         OSError: the file system does not give it.
     """
     with open(path, "rb") as stream:
         try:
-            with libtiff.overheard(stream), _opened(stream, path) as image:
-                _require_single(image)
+            with libtiff.overheard(stream), opened(stream, path):
+                pass
         except _NoImage:
             return False
     return True
@@ -77,30 +79,53 @@ def read(path: str | os.PathLike[str], *, inks: bool = False) -> Still:
             pixels that can't be kept (see `stills`). One line, with the path.
         OSError: the file system does not give it.
     """
-    with open(path, "rb") as stream, libtiff.overheard(stream) as remarks, _opened(stream, path) as image:
+    with open(path, "rb") as stream, libtiff.overheard(stream) as remarks, opened(stream, path) as image:
         _require_single(image)
-        _require_depth(image, stream, inks)
-        if image.format in ("JPEG", "MPO") and jpeg_segments.is_arithmetic(stream):
-            # libjpeg needs the whole file at once for it.
-            image.decodermaxblock = os.path.getsize(path)
-        image_format = "JPEG" if image.format == "MPO" else str(image.format)
-        more_pictures = False
-        mode = image.mode
-        tables, subsampling = _jpeg_structure(image)
-        # Before the metadata: loading a TIFF turns it upright, and takes its orientation away.
-        colour, alpha, black = _pixels(image, stream)
-        exif, xmp = tags.exif(image), tags.as_bytes(image.info.get("xmp"))
-        icc_profile, dpi = image.info.get("icc_profile") or None, tags.dpi(image)
-        photoshop = tags.photoshop(image)
-        segments: list[tuple[int, bytes]] = []
-        chunks: list[tuple[bytes, bytes]] = []
-        stream.seek(0)
-        if image_format == "JPEG":
-            data = stream.read()
-            photoshop, segments = jpeg_segments.kept(data)
-            more_pictures = jpeg_segments.has_more_pictures(data)
-        elif image_format == "PNG":
-            photoshop, chunks = png_chunks.kept(stream.read())
+        still = loaded(image, stream, inks)
+    return dataclasses.replace(still, remarks=tuple(remarks))
+
+
+def loaded(image: ImageFile.ImageFile, stream: BinaryIO, inks: bool) -> Still:
+    """Reads the picture at which an image stands; see `read`.
+
+    Args:
+        image: what Pillow made of the stream, not loaded yet.
+        stream: the file.
+        inks: see `read`.
+
+    Raises:
+        Refused: a kind of pixels that can't be kept.
+    """
+    require_depth(image, stream, inks)
+    if image.format in ("JPEG", "MPO") and jpeg_segments.is_arithmetic(stream):
+        # libjpeg needs the whole file at once for it.
+        image.decodermaxblock = stream.seek(0, os.SEEK_END)
+    image_format = "JPEG" if image.format == "MPO" else str(image.format)
+    more_pictures = False
+    mode = image.mode
+    tables, subsampling = _jpeg_structure(image)
+    # Before the metadata: loading a TIFF turns it upright, and takes its orientation away.
+    colour, alpha, black = pixels(image, stream)
+    exif, xmp = tags.exif(image), tags.as_bytes(image.info.get("xmp"))
+    icc_profile, dpi = image.info.get("icc_profile") or None, tags.dpi(image)
+    photoshop = tags.photoshop(image)
+    segments: list[tuple[int, bytes]] = []
+    chunks: list[tuple[bytes, bytes]] = []
+    colours = None
+    # Pillow reads further frames from where it stands.
+    place = stream.tell()
+    stream.seek(0)
+    if image_format == "JPEG":
+        data = stream.read()
+        photoshop, segments = jpeg_segments.kept(data)
+        more_pictures = jpeg_segments.has_more_pictures(data)
+    elif image_format == "PNG":
+        photoshop, chunks = png_chunks.kept(stream.read())
+    elif image_format == "GIF":
+        colours = len(colours_of(colour))
+        if comment := image.info.get("comment"):
+            segments = [(COMMENT, comment)]
+    stream.seek(place)
     return Still(
         pixels=colour,
         alpha=alpha,
@@ -117,8 +142,14 @@ def read(path: str | os.PathLike[str], *, inks: bool = False) -> Still:
         segments=tuple(segments),
         chunks=tuple(chunks),
         more_pictures=more_pictures,
-        remarks=tuple(remarks),
+        colours=colours,
     )
+
+
+def colours_of(colour: Pixels) -> npt.NDArray[np.uint32]:
+    """The distinct colours of a picture of 8 bits, `(height, width, 3)`, each as one number."""
+    red, green, blue = np.moveaxis(colour.astype(np.uint32), -1, 0)
+    return np.unique(red << 16 | green << 8 | blue)
 
 
 class _NoImage(ValueError):
@@ -126,11 +157,17 @@ class _NoImage(ValueError):
 
 
 @contextmanager
-def _opened(stream: BinaryIO, path: str | os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
-    """Pillow's image; whatever its parsers raise on a broken file becomes one kind of error with one line."""
+def opened(stream: BinaryIO, path: str | os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
+    """Pillow's image of a file, for a block in which errors are as `explained` has them."""
+    with explained(stream, path), bounds.decoding(), Image.open(stream, formats=READ_FORMATS) as image:
+        yield image
+
+
+@contextmanager
+def explained(stream: BinaryIO, path: str | os.PathLike[str]) -> Iterator[None]:
+    """Whatever Pillow's parsers raise on a broken file becomes one kind of error with one line."""
     try:
-        with bounds.decoding(), Image.open(stream, formats=READ_FORMATS) as image:
-            yield image
+        yield
     except UnidentifiedImageError as error:
         _refuse_heif(stream, path)
         raise _NoImage(f"expected an image file. Received: path={os.fspath(path)}") from error
@@ -139,7 +176,7 @@ def _opened(stream: BinaryIO, path: str | os.PathLike[str]) -> Iterator[ImageFil
         raise ValueError(
             f"expected an image of at most {limit} pixels (--max-pixels allows more). Received: path={os.fspath(path)}"
         ) from error
-    except _Refused as error:
+    except Refused as error:
         raise ValueError(f"expected {error}. Received: path={os.fspath(path)}") from error
     except Exception as error:
         if "MAX_TEXT" in str(error):
@@ -152,8 +189,8 @@ def _opened(stream: BinaryIO, path: str | os.PathLike[str]) -> Iterator[ImageFil
         raise ValueError(f"expected a whole image file ({reason}). Received: path={os.fspath(path)}") from error
 
 
-class _Refused(Exception):
-    """What was expected; `_opened` adds the path."""
+class Refused(Exception):
+    """What was expected; `opened` adds the path."""
 
 
 def _refuse_heif(stream: BinaryIO, path: str | os.PathLike[str]) -> None:
@@ -180,48 +217,48 @@ def _require_single(image: Image.Image) -> None:
         # Not `n_frames`, which reads the directories of all pages and looks for each in a list of those before it.
         with contextlib.suppress(EOFError):
             image.seek(1)
-            raise _Refused("one still picture, not several pages")
+            raise Refused("one still picture, not several pages")
         return
     count = getattr(image, "n_frames", 1)
     if count > 1:
-        raise _Refused(f"one still picture, not {count} frames")
+        raise Refused(f"one still picture, not {count} frames")
 
 
-def _require_depth(image: ImageFile.ImageFile, stream: BinaryIO, inks: bool) -> None:
+def require_depth(image: ImageFile.ImageFile, stream: BinaryIO, inks: bool) -> None:
     """Refuses what Pillow would give with fewer bits than the file has, or in another range or sense."""
     if image.mode == "CMYK" and inks:
         if isinstance(image, TiffImagePlugin.TiffImageFile) and _tiff_bits(image) != {8}:
-            raise _Refused(f"CMYK TIFF of 8 bits, not {max(_tiff_bits(image))}")
+            raise Refused(f"CMYK TIFF of 8 bits, not {max(_tiff_bits(image))}")
         return
     if image.mode not in _MODES and image.mode not in DEEP_GREY_MODES:
-        raise _Refused(f"grey or RGB of 8 or 16 bits, not mode {image.mode}")
+        raise Refused(f"grey or RGB of 8 or 16 bits, not mode {image.mode}")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = _tiff_bits(image)
         if image.mode in DEEP_GREY_MODES:
             if bits != {16}:
-                raise _Refused(f"grey TIFF of 8 or 16 bits, not {max(bits)}")
+                raise Refused(f"grey TIFF of 8 or 16 bits, not {max(bits)}")
             if image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
-                raise _Refused("16-bit grey TIFF in which 0 is black")
+                raise Refused("16-bit grey TIFF in which 0 is black")
         elif max(bits) > 8 and not deep_tiff.is_deep(image):
-            raise _Refused(f"colour TIFF of 8 bits, or 16 bits of RGB or RGBA, not {max(bits)} of another kind")
+            raise Refused(f"colour TIFF of 8 bits, or 16 bits of RGB or RGBA, not {max(bits)} of another kind")
     elif deep_png.is_deep(image):
         if deep_png.has_grey_alpha(image):
-            raise _Refused("16-bit grey PNG without alpha")
+            raise Refused("16-bit grey PNG without alpha")
         if "transparency" in image.info:
-            raise _Refused("16-bit PNG without a transparent colour")
+            raise Refused("16-bit PNG without a transparent colour")
     elif image.format == "AVIF":
         stream.seek(0)
         # What configures the decoder: version, profile and level, then the tier and whether there are 10 or 12 bits.
         configuration = stream.read().partition(b"av1C")[2][:3]
         if len(configuration) < 3 or configuration[2] & 0x40:
-            raise _Refused("AVIF of 8 bits; convert it to a 16-bit PNG first, for example with avifdec")
+            raise Refused("AVIF of 8 bits; convert it to a 16-bit PNG first, for example with avifdec")
 
 
 def _tiff_bits(image: TiffImagePlugin.TiffImageFile) -> set[int]:
     return {int(each) for each in image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))}
 
 
-def _pixels(image: ImageFile.ImageFile, stream: BinaryIO) -> tuple[Pixels, Pixels | None, Pixels | None]:
+def pixels(image: ImageFile.ImageFile, stream: BinaryIO) -> tuple[Pixels, Pixels | None, Pixels | None]:
     """The colour `(height, width, 3)`, alpha and black, both `(height, width)`, of an image that is not loaded yet."""
     samples: Pixels
     if image.mode in DEEP_GREY_MODES:

@@ -26,6 +26,9 @@ DEEP_FORMATS = ("PNG", "TIFF")
 DEEP_GREY_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_GREY_MODES)
 
+COMMENT = 0xFE
+"""The marker of a comment among a JPEG's segments."""
+
 Pixels = npt.NDArray[np.unsignedinteger[Any]]
 
 
@@ -49,9 +52,11 @@ class Still:
             are then the light that cyan, magenta and yellow let through. None for everything else.
         photoshop: Photoshop's image resources, IPTC among them, from `8BIM` on, or None.
         segments: `(marker, content)` of a JPEG's other segments in their order: comments, extended XMP and what
-            cameras write, but not those that a new file needs anew (JFIF, Adobe, the index of further pictures).
+            cameras write, but not those that a new file needs anew (JFIF, Adobe, the index of further pictures); and
+            the comment of a GIF.
         chunks: `(kind, content)` of a PNG's texts and statements on colour (`gAMA`, `cHRM`, `sRGB`, `cICP`, ...).
         more_pictures: whether further ones lie behind this one in a multi-picture JPEG.
+        colours: how many distinct ones a GIF has, in all of its frames; None for other formats.
         remarks: what the decoder found wrong and went on past: lines of text.
     """
 
@@ -70,4 +75,5 @@ class Still:
     segments: tuple[tuple[int, bytes], ...] = ()
     chunks: tuple[tuple[bytes, bytes], ...] = ()
     more_pictures: bool = False
+    colours: int | None = None
     remarks: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from keras_deartifact.stills import png_chunks
-from keras_deartifact.stills.still import Still
+from keras_deartifact.stills.still import COMMENT, Still
 
 # In TIFF the EXIF tags share a directory with those that lay out the pixels; only these describe the picture.
 _DESCRIPTIVE_TAGS = (269, 270, 271, 272, 274, 285, 305, 306, 315, 316, 318, 319, 18246, 33432, *range(40091, 40096))
@@ -51,14 +51,19 @@ def dpi(image: Image.Image) -> tuple[float, float] | None:
 
 
 def states_resolution(block: bytes | None) -> bool:
-    """Whether an EXIF block holds the resolution; a broken one does not."""
+    """Whether an EXIF block holds the resolution."""
+    return _X_RESOLUTION in loaded(block)
+
+
+def loaded(block: bytes | None) -> Image.Exif:
+    """The tags of an EXIF block, none of a broken one."""
     tags = Image.Exif()
     try:
         tags.load(block or b"")
     except Exception:
         # Pillow lets out SyntaxError, struct.error, ...
-        return False
-    return _X_RESOLUTION in tags
+        return Image.Exif()
+    return tags
 
 
 def photoshop(image: Image.Image) -> bytes | None:
@@ -105,7 +110,7 @@ def _png_info(template: Still) -> PngImagePlugin.PngInfo:
     if template.photoshop:
         info.add_text(png_chunks.RAW_PROFILE, png_chunks.raw_profile(template.photoshop), zip=True)
     for marker, content in template.segments:
-        if marker == 0xFE:
+        if marker == COMMENT:
             info.add_itxt("Comment", content.rstrip(b"\0").decode("utf-8", "replace"))
     for kind, content in template.chunks:
         info.add(kind, content)

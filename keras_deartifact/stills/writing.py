@@ -3,16 +3,19 @@
 import dataclasses
 import io
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from keras_deartifact.stills import deep_png, deep_tiff, jpeg_segments, tags
-from keras_deartifact.stills.still import DEEP_FORMATS, GREY_MODES, WRITE_FORMATS, Pixels, Still
+from keras_deartifact.stills import animation, deep_png, deep_tiff, jpeg_segments, pages, tags
+from keras_deartifact.stills.several import FRAMES, PAGES, Series
+from keras_deartifact.stills.still import COMMENT, DEEP_FORMATS, GREY_MODES, WRITE_FORMATS, Pixels, Still
 
-_COMMENT, _APP1 = 0xFE, 0xE1
+_APP1 = 0xE1
 
 JPEG_QUALITY = 98
 """What a JPEG is written at by default, with 4:4:4.
@@ -70,6 +73,105 @@ def require(path: str | os.PathLike[str], template: Still, *, quality: int | Non
     _compose(pixels, in_depth(template, pixels.dtype), _write_format(Path(path), None))
 
 
+def write_each(
+    path: str | os.PathLike[str],
+    copies: Iterable[tuple[Pixels, Still]],
+    found: Series,
+    *,
+    quality: int | None = None,
+) -> None:
+    """Writes an animation, or a TIFF of several pages, to exactly this path.
+
+    Each picture is encoded as `write` does it, and written before the next is asked for. Of a frame, only the rectangle
+    that changes is.
+
+    Args:
+        path: where to; its extension gives the format.
+        copies: pixels and template of each picture, see `write`. An animation has the metadata of its first frame.
+        found: what the pictures were in the file that they come from.
+        quality: see `write`.
+
+    Raises:
+        ValueError: what `write` raises, or a format that cannot hold several pictures.
+        OSError: the file system does not take it.
+    """
+    path = Path(path)
+    image_format = _series_format(path, found)
+    _check_quality(quality)
+    with path.open("wb") as file:
+        if image_format == "TIFF":
+            pages.write_tiff(file, (_encoded(path, *copy, quality, image_format) for copy in copies))
+        elif image_format == "PNG":
+            animation.write_png(file, _parts(path, copies, image_format, quality), found)
+        else:
+            animation.write_webp(file, _parts(path, copies, image_format, quality), found)
+
+
+def _parts(
+    path: Path, copies: Iterable[tuple[Pixels, Still]], image_format: str, quality: int | None
+) -> Iterator[animation.Part]:
+    """The frames of an animation, of which the first holds the metadata."""
+    before: Pixels | None = None
+    for pixels, template in copies:
+        picture = _compose(pixels, template, image_format)
+        height, width = picture.shape[:2]
+        top, left = 0, 0
+        if before is not None:
+            top, left, height, width = _changed(before, picture)
+        options = _options(template if before is None else None, image_format, quality)
+        part = np.ascontiguousarray(picture[top : top + height, left : left + width])
+        with _explained(path, image_format):
+            encoded = _encode(part, image_format, False, options)
+        yield animation.Part(left, top, width, height, encoded)
+        before = picture
+
+
+def _changed(before: Pixels, picture: Pixels) -> tuple[int, int, int, int]:
+    """Top, left, height and width of what differs, from even places on; a single pixel where nothing does."""
+    differs = (before != picture).reshape(*picture.shape[:2], -1).any(axis=2)
+    rows, columns = (np.flatnonzero(differs.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return 0, 0, 1, 1
+    top, left = (int(places[0]) // 2 * 2 for places in (rows, columns))
+    return top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left
+
+
+def _series_format(path: Path, found: Series) -> str:
+    """The format that a file's name asks for, if it holds what was found."""
+    holding = {FRAMES: (".png", ".webp"), PAGES: (".tif", ".tiff")}[found.kind]
+    if path.suffix.lower() not in holding:
+        what = "an animation" if found.kind == FRAMES else "several pages"
+        raise ValueError(
+            f"expected a name that ends in {' or '.join(holding)} for {what}, here {found.count} {found.kind}. "
+            f"Received: path={path}"
+        )
+    return WRITE_FORMATS[path.suffix.lower()]
+
+
+def holds_one_apart(path: str | os.PathLike[str]) -> bool:
+    """Whether a file of this name holds a picture for where an animation cannot be shown."""
+    return _write_format(Path(path), None) == "PNG"
+
+
+def require_each(
+    path: str | os.PathLike[str], first: Still, found: Series, *, quality: int | None = None, bits: int = 8
+) -> None:
+    """Checks before any work that `write_each` can write the restored copy of several pictures to a path.
+
+    Args:
+        path: where to; its extension gives the format.
+        first: the first picture.
+        found: what the pictures are.
+        quality: see `write`.
+        bits: of a sample of the copy of the first, 8 or 16.
+
+    Raises:
+        ValueError: see `require`; or a format that cannot hold several pictures.
+    """
+    _series_format(Path(path), found)
+    require(path, first, quality=quality, bits=bits)
+
+
 def in_depth(template: Still, dtype: np.dtype[Any]) -> Still:
     """A template for pixels of a dtype: one of 8 bits gets an alpha of 16 where that is asked for."""
     if template.alpha is None or template.alpha.dtype == dtype or dtype != np.uint16:
@@ -77,28 +179,35 @@ def in_depth(template: Still, dtype: np.dtype[Any]) -> Still:
     return dataclasses.replace(template, alpha=template.alpha.astype(np.uint16) * np.uint16(257))
 
 
-def left_out(path: str | os.PathLike[str], template: Still) -> tuple[str, ...]:
+def left_out(path: str | os.PathLike[str], template: Still, found: Series | None = None) -> tuple[str, ...]:
     """Names what belongs to a picture and does not get into its copy, with the formats that hold it.
 
     Args:
         path: of the copy; its extension gives the format.
-        template: the picture.
+        template: the picture, or the first of several.
+        found: what several are.
     """
+    durations = () if found is None else found.durations
     image_format = _write_format(Path(path), None)
     markers = [marker for marker, _ in template.segments]
     extended = any(content.startswith(jpeg_segments.EXTENDED_XMP_HEADER) for _, content in template.segments)
-    others = [marker for marker, content in template.segments if marker != _COMMENT and marker != _APP1]
+    others = [marker for marker, content in template.segments if marker != COMMENT and marker != _APP1]
     missing = {
         "the further pictures of a multi-picture JPEG": template.more_pictures,
         "IPTC and other Photoshop resources (JPEG, PNG and TIFF hold them)": template.photoshop is not None
         and image_format == "WEBP",
-        "the comment (JPEG and PNG hold it)": _COMMENT in markers and image_format in ("WEBP", "TIFF"),
+        "the comment (JPEG and PNG hold it)": COMMENT in markers and image_format in ("WEBP", "TIFF"),
         "the resolution (JPEG, PNG and TIFF hold it)": template.dpi is not None
         and image_format == "WEBP"
         and not tags.states_resolution(template.exif),
         "extended XMP (JPEG holds it)": extended and image_format != "JPEG",
         "application segments (JPEG holds them)": bool(others) and image_format != "JPEG",
         "texts and colour chunks (PNG holds them)": bool(template.chunks) and image_format != "PNG",
+        "fractions of milliseconds (PNG holds them)": image_format == "WEBP"
+        and any(each.denominator > 1 for each in durations),
+        "the picture for where an animation cannot be shown (PNG holds it)": image_format == "WEBP"
+        and found is not None
+        and found.stands_apart,
     }
     return tuple(name for name, applies in missing.items() if applies)
 
@@ -127,15 +236,22 @@ def read_back(
 def _encoded(path: Path, pixels: Pixels, template: Still | None, quality: int | None, image_format: str) -> bytes:
     _check_quality(quality)
     picture = _compose(pixels, template, image_format)
-    try:
+    with _explained(path, image_format):
         is_cmyk = template is not None and template.black is not None
         encoded = _encode(picture, image_format, is_cmyk, _options(template, image_format, quality))
         if template is not None and image_format == "JPEG":
             encoded = jpeg_segments.insert(encoded, template.photoshop, template.segments)
-    except Exception as error:
-        # Pillow raises ValueError, OSError, RuntimeError, struct.error, ... for metadata that do not fit.
-        raise ValueError(f"expected a picture that {image_format} can hold ({error}). Received: path={path}") from error
     return encoded
+
+
+@contextmanager
+def _explained(path: Path, image_format: str) -> Iterator[None]:
+    """Whatever Pillow raises for metadata that do not fit becomes one kind of error with one line."""
+    try:
+        yield
+    except Exception as error:
+        # ValueError, OSError, RuntimeError, struct.error, ...
+        raise ValueError(f"expected a picture that {image_format} can hold ({error}). Received: path={path}") from error
 
 
 def _check_quality(quality: int | None) -> None:
