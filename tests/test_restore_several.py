@@ -105,28 +105,32 @@ def test_what_stands_still_is_restored_once(photo, tmp_path):
         np.testing.assert_array_equal(each.alpha, alpha)
 
 
-def test_a_frames_map_is_smoothed_in_time(photo, tmp_path):
-    steps, seen = iter([2.0, 4.0, 4.0]), []
+def test_all_frames_are_taken_for_what_some_show(photo, tmp_path):
+    source, seen, shown = tmp_path / "a.webp", [], []
 
-    def changing(frames, quantiser_map):
-        seen.append(float(quantiser_map.mean()))
+    def keeping(frames, quantiser_map):
+        seen.append((float(quantiser_map.min()), float(quantiser_map.max())))
         return frames
 
-    source = moving(tmp_path / "a.png", photo)
-    restore.restore_image(
-        changing, source, tmp_path / "b.png", predictor=lambda frames: predictor_of(next(steps))(frames)
-    )
-    assert seen == [2.0, 3.0, 3.5]
+    def predictor(frames):
+        shown.append(5.0 if len(shown) < 3 else 2.0)
+        return predictor_of(shown[-1])(frames)
+
+    frames = [Image.fromarray(photo(37, 51, seed)) for seed in range(20)]
+    frames[0].save(source, save_all=True, append_images=frames[1:], quality=80)
+    found = restore.restore_image(keeping, source, tmp_path / "b.webp", predictor=predictor)
+    assert len(shown) == restore.PREDICTED_FRAMES and found.predicted_log2_step == 2.0
+    assert seen == [(2.0, 2.0)] * 20
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_a_gif_that_was_drawn_comes_back_as_it_was(count, photo, tmp_path):
+@pytest.mark.parametrize(("name", "count"), [("a.gif", 1), ("a.gif", 3), ("a.png", 3), ("a.webp", 3)])
+def test_what_was_drawn_comes_back_as_it_was(name, count, photo, tmp_path):
     """However coarse it looks: fewer colours than a palette holds were enough."""
     frames = [Image.fromarray(photo(40, 40, seed) // 64 * 64) for seed in range(count)]
-    source, target = tmp_path / "a.gif", tmp_path / "b.png"
-    frames[0].save(source, save_all=True, append_images=frames[1:])
-    report = restore.restore_image(brighter, source, target, predictor=predictor_of(6.0))
-    assert report.predicted_log2_step is None and report.log2_step == restore.PALETTE_LOG2_STEP
+    source, target = tmp_path / name, tmp_path / "b.png"
+    frames[0].save(source, save_all=True, append_images=frames[1:], **({"lossless": True} if "w" in name else {}))
+    found = restore.restore_image(brighter, source, target, predictor=predictor_of(6.0))
+    assert found.predicted_log2_step is None and found.log2_step == restore.LOSSLESS_LOG2_STEP
     for index in range(count):
         old, new = (stills.read_at(path, index) for path in (source, target))
         np.testing.assert_array_equal(new.pixels, old.pixels)
@@ -134,11 +138,12 @@ def test_a_gif_that_was_drawn_comes_back_as_it_was(count, photo, tmp_path):
     assert not np.array_equal(stills.read_at(source, 0).pixels, stills.read_at(target, 0).pixels)
 
 
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp"])
 @pytest.mark.parametrize(("log2_step", "changes"), [(3.4, False), (5.0, True)])
-def test_a_gif_with_a_full_palette_counts_as_compressed_if_it_looks_so(log2_step, changes, photo, tmp_path):
-    source = tmp_path / "a.gif"
+def test_what_is_without_loss_counts_as_compressed_if_it_looks_so(name, log2_step, changes, photo, tmp_path):
+    source = tmp_path / name
     frames = [Image.fromarray(photo(96, 96, seed) // 2) for seed in (0, 1)]
-    frames[0].save(source, save_all=True, append_images=frames[1:])
+    frames[0].save(source, save_all=True, append_images=frames[1:], **({"lossless": True} if "w" in name else {}))
     found = restore.restore_image(brighter, source, tmp_path / "b.png", predictor=predictor_of(log2_step))
     assert found.predicted_log2_step == pytest.approx(log2_step)
     old, new = (np.stack([each.pixels for each in frames_of(path)]) for path in (source, tmp_path / "b.png"))
@@ -150,7 +155,7 @@ def test_a_picture_that_stands_apart_is_left_out_where_nothing_holds_it(photo, t
     frames = [photo(20, 24, seed) // 2 for seed in range(3)]
     stills.write_each(tmp_path / "a.png", ((each, stills.Still(each, None, "RGB", "PNG")) for each in frames), found)
     whole = restore.restore_image(brighter, tmp_path / "a.png", tmp_path / "b.png", strength=1.0)
-    assert whole.frames == 3 and stills.series(tmp_path / "b.png") == found
+    assert whole.frames == 3 and stills.series(tmp_path / "b.png") == stills.series(tmp_path / "a.png")
     part = restore.restore_image(brighter, tmp_path / "a.png", tmp_path / "b.webp", strength=1.0)
     assert part.frames == 2 and "the picture for where an animation cannot be shown" in part.left_out[0]
     for old, new in zip(frames[1:], frames_of(tmp_path / "b.webp"), strict=True):

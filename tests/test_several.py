@@ -45,6 +45,7 @@ def template_of(frame, **metadata):
 def found_of(frames, times=TIMES, plays=3, **more):
     durations = tuple(Fraction(time) for time in times)
     has_alpha = frames[0].shape[-1] == 4
+    more = {"lossless": True, "colours": 1000} | more
     return stills.Series(stills.FRAMES, len(frames), durations, plays, has_alpha=has_alpha, **more)
 
 
@@ -121,6 +122,8 @@ def test_metadata_of_an_animation(name, photo, tmp_path):
 def test_a_lossy_webp_has_boxes_that_fit(photo, tmp_path):
     frames = pictures(photo, alpha=True)
     write(tmp_path / "a.webp", frames, found_of(frames), quality=90)
+    found = stills.series(tmp_path / "a.webp")
+    assert not found.lossless and found.colours is None
     for frame, still in zip(frames, stills.read_each(tmp_path / "a.webp", found_of(frames)), strict=True):
         np.testing.assert_array_equal(still.alpha, frame[..., 3])
         assert np.abs(still.pixels.astype(int) - frame[..., :3]).mean() < 12
@@ -149,7 +152,7 @@ def test_what_a_frame_leaves_of_the_one_before(disposal, tmp_path):
         == {1: (0, 255, 0, 255), 2: (0,), 3: (255, 0, 0, 255)}[disposal]
     )
     found = stills.series(tmp_path / "a.gif")
-    assert found == stills.Series(stills.FRAMES, 3, (40, 80, 120), 0, has_alpha=True, colours=4)
+    assert found == stills.Series(stills.FRAMES, 3, (40, 80, 120), 0, has_alpha=True, lossless=True, colours=4)
     for name in ("a.png", "a.webp"):
         each = stills.read_each(tmp_path / "a.gif", found)
         stills.write_each(tmp_path / name, ((still.pixels, still) for still in each), found)

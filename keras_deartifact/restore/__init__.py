@@ -9,10 +9,11 @@ only ever read.
 from keras_deartifact.restore.frames import MARGIN, TILE, WHOLE_PIXELS, margin_of_tile, restore_frames
 from keras_deartifact.restore.journal import clean, frames_kept
 from keras_deartifact.restore.pictures import (
+    DRAWN_COLOURS,
     JPEG_EARLIER_LOG2_STEP,
     JPEG_MARGIN,
-    PALETTE_COLOURS,
-    PALETTE_LOG2_STEP,
+    LOSSLESS_LOG2_STEP,
+    PREDICTED_FRAMES,
     STILL_SHARE,
     SUBSAMPLED_SHARE,
     ImageReport,
@@ -31,13 +32,14 @@ from keras_deartifact.restore.videos import (
 )
 
 __all__ = [
+    "DRAWN_COLOURS",
     "EARLIER_LOG2_STEP",
     "JPEG_EARLIER_LOG2_STEP",
     "JPEG_MARGIN",
+    "LOSSLESS_LOG2_STEP",
     "MARGIN",
     "MPEG_SHARE",
-    "PALETTE_COLOURS",
-    "PALETTE_LOG2_STEP",
+    "PREDICTED_FRAMES",
     "PREDICT_EVERY",
     "STILL_SHARE",
     "SUBSAMPLED_SHARE",

@@ -34,14 +34,18 @@ STILL_SHARE = 0.8
 SUBSAMPLED_SHARE = 1.6, 1.6
 """The same for luma and chroma of a JPEG whose chroma was reduced, which is an error of its own."""
 
-PALETTE_LOG2_STEP = 0.0
-"""Of a GIF, which has a palette and no quantiser: it comes back as it was, unless it looks as coarse as a JPEG that
-counts as compressed before."""
+LOSSLESS_LOG2_STEP = 0.0
+"""Of a GIF, and of animations without loss, which have no quantiser: they come back as they were, unless they look as
+coarse as a JPEG that counts as compressed before."""
 
-PALETTE_COLOURS = 250
-"""A GIF of fewer colours was not compressed before, however coarse drawings look.
+DRAWN_COLOURS = 250
+"""What is without loss and has fewer colours was not compressed before, however coarse drawings look.
 
 What a JPEG or a video leaves has more colours than a palette, and those who make a palette of it fill it."""
+
+PREDICTED_FRAMES = 8
+"""Of an animation, at most. All frames are taken for what these show in the median: what differs from one frame to the
+next would flicker."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -175,6 +179,23 @@ class _Work:
         maps = known_map(stated, predicted, (height, width), JPEG_MARGIN, JPEG_EARLIER_LOG2_STEP)
         return _Known(maps, log2_step, None if predicted is None else float(np.median(predicted)))
 
+    def known_of_frames(self, source: files.StrPath, found: stills.Series) -> _Known:
+        """The same of all frames of an animation, in one map, by some that are spread over it."""
+        count = min(found.count, PREDICTED_FRAMES)
+        places = [(2 * place + 1) * found.count // (2 * count) for place in range(count)]
+        shown = []
+        for index, still in enumerate(itertools.islice(stills.read_each(source, found), places[-1] + 1)):
+            if index in places:
+                known = self.known(still)
+                shown += [] if known.predicted is None else [known.predicted]
+        height, width = still.pixels.shape[:2]
+        log2_steps = known.log2_step, float(np.median(shown)) if shown else None
+        stated, predicted = (
+            None if each is None else quantiser.constant_map(height, width, each) for each in log2_steps
+        )
+        maps = known_map(stated, predicted, (height, width), JPEG_MARGIN, JPEG_EARLIER_LOG2_STEP)
+        return _Known(maps, *log2_steps)
+
     def restored(
         self, still: stills.Still, maps: Floats, *, exact: bool = False
     ) -> tuple[npt.NDArray[Any], stills.Still]:
@@ -233,10 +254,11 @@ def _restore_each(
     left_out = stills.left_out(target, first, found)
     if found.stands_apart and not stills.holds_one_apart(target):
         first, found = next(pictures), found.without_the_first()
-    knowns: list[_Known] = []
+    known = work.known_of_frames(source, found) if found.kind == stills.FRAMES else None
+    knowns = [] if known is None else [known]
     copies = _copies(work, itertools.chain([first], pictures), found, knowns, progress)
     stills.write_each(temporary, copies, found, quality=quality)
-    return _report(first, knowns, left_out)
+    return dataclasses.replace(_report(first, knowns, left_out), frames=found.count)
 
 
 def _copies(
@@ -246,19 +268,18 @@ def _copies(
     knowns: list[_Known],
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[tuple[npt.NDArray[Any], stills.Still]]:
-    """Restores one picture after another; `knowns` gets what is known of each."""
+    """Restores one picture after another; `knowns` has what is known of all frames, or gets it of each page."""
     before: stills.Still | None = None
-    maps: Floats | None = None
     for number, still in enumerate(pictures, 1):
-        if found.kind == stills.PAGES or before is None or not np.array_equal(before.pixels, still.pixels):
-            known = work.known(still)
-            # What differs from frame to frame flickers.
-            maps = quantiser.smoothed(maps, known.maps) if found.kind == stills.FRAMES else known.maps
-            pixels, template = work.restored(still, maps)
-        # What stands still does so in the copy; its alpha may change.
-        knowns.append(known)
-        alpha = stills.in_depth(still, pixels.dtype).alpha
-        yield pixels, dataclasses.replace(template, alpha=alpha)
+        if found.kind == stills.PAGES:
+            knowns.append(work.known(still))
+            pixels, template = work.restored(still, knowns[-1].maps)
+        elif before is None or not np.array_equal(before.pixels, still.pixels):
+            pixels, template = work.restored(still, knowns[0].maps)
+        else:
+            # What stands still does so in the copy; its alpha may change.
+            template = dataclasses.replace(template, alpha=stills.in_depth(still, pixels.dtype).alpha)
+        yield pixels, template
         before = still
         if progress is not None:
             progress(number, found.count)
@@ -270,19 +291,19 @@ def _report(
     height, width = first.pixels.shape[:2]
     shown = [known.predicted for known in knowns if known.predicted is not None]
     predicted = float(np.median(shown)) if shown else None
-    return ImageReport(width, height, 0.0, knowns[0].log2_step, predicted, inside, left_out, first.remarks, len(knowns))
+    return ImageReport(width, height, 0.0, knowns[0].log2_step, predicted, inside, left_out, first.remarks)
 
 
 def _stated(still: stills.Still) -> float | None:
     """Log2 of the step of which a file says that it was compressed with it."""
     if still.jpeg_tables:
         return quantiser.jpeg_table_log2_step(still.jpeg_tables[0])
-    return PALETTE_LOG2_STEP if still.format == "GIF" else None
+    return LOSSLESS_LOG2_STEP if still.lossless else None
 
 
 def _is_drawn(still: stills.Still) -> bool:
-    """Whether a GIF needs fewer colours than it could have: one that was compressed before has all of them."""
-    return still.colours is not None and still.colours < PALETTE_COLOURS
+    """Whether a file that is known to be without loss has fewer colours than what was compressed before."""
+    return still.lossless and still.colours is not None and still.colours < DRAWN_COLOURS
 
 
 def _coefficients(source: files.StrPath, still: stills.Still) -> Coefficients:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,10 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlug
 
 from keras_deartifact import bounds
 from keras_deartifact.stills import deep_png, deep_tiff, jpeg_segments, libtiff, png_chunks, tags
-from keras_deartifact.stills.still import COMMENT, DEEP_GREY_MODES, READ_FORMATS, Pixels, Still
+from keras_deartifact.stills.still import COMMENT, DEEP_GREY_MODES, MOST_COLOURS, READ_FORMATS, Pixels, Still
+
+Colours = frozenset[int]
+"""Distinct colours, each as a number."""
 
 _MODES = {
     "1": "L",
@@ -111,7 +115,7 @@ def loaded(image: ImageFile.ImageFile, stream: BinaryIO, inks: bool) -> Still:
     photoshop = tags.photoshop(image)
     segments: list[tuple[int, bytes]] = []
     chunks: list[tuple[bytes, bytes]] = []
-    colours = None
+    colours, lossless = None, False
     # Pillow reads further frames from where it stands.
     place = stream.tell()
     stream.seek(0)
@@ -122,7 +126,7 @@ def loaded(image: ImageFile.ImageFile, stream: BinaryIO, inks: bool) -> Still:
     elif image_format == "PNG":
         photoshop, chunks = png_chunks.kept(stream.read())
     elif image_format == "GIF":
-        colours = len(colours_of(colour))
+        colours, lossless = len(counted(colour)), True
         if comment := image.info.get("comment"):
             segments = [(COMMENT, comment)]
     stream.seek(place)
@@ -142,14 +146,18 @@ def loaded(image: ImageFile.ImageFile, stream: BinaryIO, inks: bool) -> Still:
         segments=tuple(segments),
         chunks=tuple(chunks),
         more_pictures=more_pictures,
+        lossless=lossless,
         colours=colours,
     )
 
 
-def colours_of(colour: Pixels) -> npt.NDArray[np.uint32]:
-    """The distinct colours of a picture of 8 bits, `(height, width, 3)`, each as one number."""
+def counted(colour: npt.NDArray[np.uint8], colours: Colours = frozenset()) -> Colours:
+    """Adds the colours of a picture, `(height, width, 3)`, to those that were seen before, up to `MOST_COLOURS`."""
+    if len(colours) == MOST_COLOURS:
+        return colours
     red, green, blue = np.moveaxis(colour.astype(np.uint32), -1, 0)
-    return np.unique(red << 16 | green << 8 | blue)
+    here = np.unique(red << 16 | green << 8 | blue)[:MOST_COLOURS].tolist()
+    return frozenset(itertools.islice(colours.union(here), MOST_COLOURS))
 
 
 class _NoImage(ValueError):

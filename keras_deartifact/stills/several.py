@@ -18,8 +18,18 @@ from PIL import Image, ImageFile
 
 from keras_deartifact import bounds
 from keras_deartifact.stills import deep_png, libtiff, png_chunks, webp_chunks
-from keras_deartifact.stills.reading import Refused, colours_of, explained, loaded, opened, pixels, read, require_depth
-from keras_deartifact.stills.still import DEEP_GREY_MODES, READ_FORMATS, Still
+from keras_deartifact.stills.reading import (
+    Colours,
+    Refused,
+    counted,
+    explained,
+    loaded,
+    opened,
+    pixels,
+    read,
+    require_depth,
+)
+from keras_deartifact.stills.still import DEEP_GREY_MODES, MOST_COLOURS, READ_FORMATS, Still
 
 PAGES, FRAMES = "pages", "frames"
 
@@ -38,7 +48,8 @@ class Series:
         plays: how often an animation is shown, 0 for without end.
         stands_apart: whether the first frame is shown only where an animation cannot be (PNG).
         has_alpha: whether a frame has.
-        colours: of a GIF, see `Still.colours`.
+        lossless: see `Still.lossless`.
+        colours: see `Still.colours`.
     """
 
     kind: str
@@ -47,6 +58,7 @@ class Series:
     plays: int = 1
     stands_apart: bool = False
     has_alpha: bool = False
+    lossless: bool = False
     colours: int | None = None
 
     def without_the_first(self) -> "Series":
@@ -79,12 +91,22 @@ def series(path: str | os.PathLike[str]) -> Series | None:
         _require_room(count * image.width * image.height, count)
         if image.format == "GIF":
             return _gif(image, count)
+        place = stream.tell()
         stream.seek(0)
         find = _png if image.format == "PNG" else _webp
         found = find(image, stream.read())
+        stream.seek(place)
         if len(found.durations) != count:
             raise Refused(f"{count} frames, as the file states, not {len(found.durations)}")
-        return found
+        if not found.lossless:
+            return found
+        colours: Colours = frozenset()
+        for index in range(count):
+            image.seek(index)
+            colours = counted(np.asarray(image.convert("RGB")), colours)
+            if len(colours) == MOST_COLOURS:
+                break
+        return dataclasses.replace(found, colours=len(colours))
 
 
 def read_each(path: str | os.PathLike[str], found: Series, *, inks: bool = False) -> Iterator[Still]:
@@ -150,7 +172,7 @@ def _frame(image: ImageFile.ImageFile, stream: BinaryIO, first: Still | None, fo
     if first is None:
         still = loaded(image, stream, False)
         mode = "RGB" if still.format == "GIF" else still.mode
-        still = dataclasses.replace(still, mode=mode, colours=found.colours)
+        still = dataclasses.replace(still, mode=mode, lossless=found.lossless, colours=found.colours)
     else:
         colour, alpha, _ = pixels(image, stream)
         if colour.shape != first.pixels.shape:
@@ -185,17 +207,18 @@ def _pages(image: ImageFile.ImageFile, stream: BinaryIO) -> Series | None:
 
 
 def _gif(image: ImageFile.ImageFile, count: int) -> Series:
-    durations, has_alpha, colours = [], False, np.empty(0, np.uint32)
+    durations, has_alpha = [], False
+    colours: Colours = frozenset()
     for index in range(count):
         image.seek(index)
         durations.append(Fraction(image.info.get("duration", 0)))
         rgba = np.asarray(image.convert("RGBA"))
         has_alpha = has_alpha or bool((rgba[..., 3] < 255).any())
-        colours = np.union1d(colours, colours_of(rgba[..., :3]))
+        colours = counted(rgba[..., :3], colours)
     # What a GIF states is how often it is shown again; browsers and libwebp agree.
     repeats = image.info.get("loop")
     plays = 1 if repeats is None else repeats + 1 if repeats else 0
-    return Series(FRAMES, count, tuple(durations), plays, has_alpha=has_alpha, colours=len(colours))
+    return Series(FRAMES, count, tuple(durations), plays, False, has_alpha, True, len(colours))
 
 
 def _png(image: ImageFile.ImageFile, data: bytes) -> Series:
@@ -209,10 +232,13 @@ def _png(image: ImageFile.ImageFile, data: bytes) -> Series:
         durations.insert(0, Fraction(0))
     has_alpha = image.mode.endswith("A") or "transparency" in image.info
     plays = image.info.get("loop", 0)
-    return Series(FRAMES, len(durations), tuple(durations), plays, stands_apart, has_alpha)
+    return Series(FRAMES, len(durations), tuple(durations), plays, stands_apart, has_alpha, True)
 
 
 def _webp(image: ImageFile.ImageFile, data: bytes) -> Series:
     frames = [content for kind, content in webp_chunks.chunks(data) if kind == b"ANMF"]
     durations = tuple(Fraction(int.from_bytes(content[12:15], "little")) for content in frames)
-    return Series(FRAMES, len(frames), durations, image.info["loop"], has_alpha=image.mode == "RGBA")
+    # Before the picture of a frame are 16 bytes of its own, and where it has alpha without loss, a chunk of that.
+    lossless = all(b"VP8L" in {kind for kind, _ in webp_chunks.chunks(content, 16)} for content in frames)
+    plays, has_alpha = image.info["loop"], image.mode == "RGBA"
+    return Series(FRAMES, len(frames), durations, plays, False, has_alpha, lossless)

@@ -29,6 +29,9 @@ GREY_MODES = ("1", "L", "LA", "La", *DEEP_GREY_MODES)
 COMMENT = 0xFE
 """The marker of a comment among a JPEG's segments."""
 
+MOST_COLOURS = 1000
+"""So many colours are counted."""
+
 Pixels = npt.NDArray[np.unsignedinteger[Any]]
 
 
@@ -56,7 +59,8 @@ class Still:
             the comment of a GIF.
         chunks: `(kind, content)` of a PNG's texts and statements on colour (`gAMA`, `cHRM`, `sRGB`, `cICP`, ...).
         more_pictures: whether further ones lie behind this one in a multi-picture JPEG.
-        colours: how many distinct ones a GIF has, in all of its frames; None for other formats.
+        lossless: whether it is of a GIF, or an animation of frames without loss.
+        colours: how many distinct ones such a file has, in all of its frames, up to `MOST_COLOURS`; None for others.
         remarks: what the decoder found wrong and went on past: lines of text.
     """
 
@@ -75,5 +79,6 @@ class Still:
     segments: tuple[tuple[int, bytes], ...] = ()
     chunks: tuple[tuple[bytes, bytes], ...] = ()
     more_pictures: bool = False
+    lossless: bool = False
     colours: int | None = None
     remarks: tuple[str, ...] = ()

@@ -4,9 +4,8 @@ import struct
 from collections.abc import Iterator
 
 
-def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yields `(kind, content)` of a WebP, or of what a chunk of one holds behind a header of 12 bytes."""
-    position = 12
+def chunks(data: bytes, position: int = 12) -> Iterator[tuple[bytes, bytes]]:
+    """Yields `(kind, content)` of a WebP, or of what a chunk of one holds from a position on."""
     while position + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, position)
         yield kind, data[position + 8 : position + 8 + length]
