@@ -227,11 +227,13 @@ def _restore_one(
     restored, template = work.restored(still, known.maps, exact=coefficients is not None)
     inside = None
     if coefficients is not None:
+        loss = stills.loss(target, quality)
         projection = project(
             restored,
             coefficients,
             dtype=np.uint16 if work.depth(still) == 16 else np.uint8,
-            read_back=lambda pixels: stills.read_back(target, pixels, template, quality=quality),
+            read_back=(lambda pixels: stills.read_back(target, pixels, quality=quality)) if loss else None,
+            in_bands=loss != "whole",
         )
         restored, inside = projection.pixels, projection.inside
     stills.write(temporary, restored, template, quality=quality)

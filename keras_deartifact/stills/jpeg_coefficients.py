@@ -31,6 +31,8 @@ DCT = np.array(
 )  # fmt: skip
 """Orthonormal: `DCT @ block @ DCT.T` are the coefficients of a block, rows are vertical frequencies."""
 
+_DCT = DCT.astype(np.float32)
+
 
 @dataclass(frozen=True, eq=False)
 class Component:
@@ -80,18 +82,26 @@ class Coefficients:
 
 def to_blocks(plane: Floats) -> Floats:
     """Coefficients `(rows, columns, 8, 8)` of a plane `(8 * rows, 8 * columns)` around 0."""
-    rows, columns = plane.shape[0] // 8, plane.shape[1] // 8
-    blocks = plane.reshape(rows, 8, columns, 8).transpose(0, 2, 1, 3)
-    matrix = DCT.astype(np.float32)
-    return np.asarray(matrix @ blocks @ matrix.T, np.float32)
+    return np.ascontiguousarray(transformed(plane).transpose(0, 2, 1, 3))
 
 
 def from_blocks(coefficients: Floats) -> Floats:
     """The plane of coefficients, the inverse of `to_blocks`."""
-    rows, columns = coefficients.shape[:2]
-    matrix = DCT.astype(np.float32)
-    blocks = np.asarray(matrix.T @ coefficients @ matrix, np.float32)
-    return blocks.transpose(0, 2, 1, 3).reshape(8 * rows, 8 * columns)
+    return inverse(coefficients.transpose(0, 2, 1, 3))
+
+
+def transformed(plane: Floats) -> Floats:
+    """Coefficients `(rows, 8, columns, 8)`, in the places of their blocks, by two products of large matrices."""
+    height, width = plane.shape
+    down: Floats = _DCT @ plane.reshape(height // 8, 8, width)
+    return np.asarray(down.reshape(-1, 8) @ _DCT.T, np.float32).reshape(height // 8, 8, width // 8, 8)
+
+
+def inverse(coefficients: Floats) -> Floats:
+    """The plane of coefficients `(rows, 8, columns, 8)`, the inverse of `transformed`."""
+    rows, _, columns, _ = coefficients.shape
+    across: Floats = coefficients.reshape(-1, 8) @ _DCT
+    return np.asarray(_DCT.T @ across.reshape(rows, 8, 8 * columns), np.float32).reshape(8 * rows, 8 * columns)
 
 
 def read_coefficients(path: str | os.PathLike[str]) -> Coefficients:

@@ -13,13 +13,18 @@ which is corrected over several rounds, each of which measures the picture as it
 Measured on the integers of libjpeg for 8 bits, so that recompressing the result with the same tables and subsampling
 gives the original's coefficients where the steps exceed the rounding.
 
+Rows of blocks have nothing to do with each other, so that a picture is done band by band: that needs no memory to speak
+of, fits a processor's cache, and ends early where little is to do. Within a band everything is in planes, and
+coefficients are `(rows, 8, columns, 8)`, as the pixels of their blocks lie.
+
 Reference: Zakhor, "Iterative Procedures for Reduction of Blocking Effects in Transform Image Coding", IEEE Transactions
 on Circuits and Systems for Video Technology 2(1), 1992.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +35,9 @@ from keras_deartifact.stills.jpeg_coefficients import Coefficients, Component
 ROUNDS = 24
 """At most. Most pictures of quality 10 to 75 need fewer than ten."""
 
-_PATIENCE = 8
-"""So many rounds in a row that together bring back less than a tenth of what is outside are the last."""
+_PATIENCE, _HOPELESS = 8, 0.001
+"""So many rounds in a row that together bring back less than a tenth of what is outside are the last, unless that is no
+more than this share of a band's coefficients."""
 
 MARGIN = 0.5
 """How far inside its interval a coefficient is moved, in levels of 8 bits, of fine steps a quarter of the step."""
@@ -43,7 +49,12 @@ _STRANGE = 3.0, 4.0, 0.1
 """Steps, and levels, by which repeated borders may differ from what a file states of blocks that reach beyond the
 picture, and the share of these blocks that may differ more."""
 
-_BLUE_DIFFERENCE, _RED_DIFFERENCE = (-11059, -21709, 32768), (32768, -27439, -5329)
+_BAND_PIXELS = 1 << 16
+"""Of a band, about."""
+
+# Of libjpeg, in 1/65536: what it has is exact in float32, too, as no sum exceeds 2^24.
+_TO_YCBCR = np.array(((19595, 38470, 7471), (-11059, -21709, 32768), (32768, -27439, -5329)), np.float32)
+_OFFSETS = np.array((32768, (128 << 16) + 32767, (128 << 16) + 32767), np.float32)[:, None, None]
 _TO_RGB = np.array(((1, 0, 1.402), (1, -0.344136, -0.714136), (1, 1.772, 0)), np.float32)
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 
@@ -72,7 +83,8 @@ def project(
     coefficients: Coefficients,
     *,
     dtype: type[np.unsignedinteger[Any]] = np.uint8,
-    read_back: Callable[[Pixels], Pixels] = lambda pixels: pixels,
+    read_back: Callable[[Pixels], Pixels] | None = None,
+    in_bands: bool = True,
     rounds: int = ROUNDS,
 ) -> Projection:
     """Brings a restored picture into the intervals of the JPEG that it was restored from.
@@ -81,51 +93,117 @@ def project(
         images: float32 `(height, width, 3)`, RGB in `[0, 1]`; may leave it.
         coefficients: of the JPEG.
         dtype: of the pixels, uint8 or uint16.
-        read_back: what a file gives back of the pixels; for formats with loss.
+        read_back: what a file gives back of the pixels, for formats with loss; None for those without.
+        in_bands: whether `read_back` gives of some rows, a multiple of 8, what it gives of them in the whole picture.
         rounds: at most, at least 1.
 
     Returns:
-        The round with the fewest coefficients outside.
+        Of each band the round with the fewest coefficients outside.
 
     Raises:
         ValueError: the JPEG is of another size, neither grey nor YCbCr, or its chroma is subsampled by no whole number.
     """
     require(coefficients)
-    if images.shape != (coefficients.height, coefficients.width, 3):
-        raise ValueError(
-            f"expected images of shape {(coefficients.height, coefficients.width, 3)}. "
-            f"Received: images.shape={images.shape}"
-        )
+    height, width = coefficients.height, coefficients.width
+    if images.shape != (height, width, 3):
+        raise ValueError(f"expected images of shape {(height, width, 3)}. Received: images.shape={images.shape}")
     is_grey = len(coefficients.components) == 1
-    scale = np.float32(255.0)
-    state = scale * ((images @ _LUMA)[..., None] if is_grey else images)
-    per_level = np.float32(np.iinfo(dtype).max / 255)
+    pixels = np.empty((height, width) if is_grey else (height, width, 3), dtype)
     bound = _bound(coefficients)
+    unit = 8 * coefficients.down
+    step = unit * max(1, _BAND_PIXELS // (unit * width)) if in_bands else height
+    changed = changed_before = 0
+    for top in range(0, height, step):
+        band = slice(top, min(top + step, height))
+        part, parts = _band(coefficients, bound, band)
+        best, after, before = _projected(images[band], part, parts, dtype, read_back, rounds)
+        pixels[band] = best[0] if is_grey else np.moveaxis(best, 0, -1)
+        changed, changed_before = changed + after, changed_before + before
     total = sum(64 * int(each.sum()) for each in bound) or 1
+    return Projection(pixels, 1 - changed / total, 1 - changed_before / total)
+
+
+class _Part(NamedTuple):
+    """A component's coefficients in a band: the middles of their intervals, how far they may be off, and where to move.
+
+    Attributes:
+        middle: float32 `(rows, 8, columns, 8)`.
+        table: float32 `(8, 1, 8)`.
+        reach: the same: how far from the middle counts as outside.
+        target: the same: how far from the middle a coefficient is moved.
+        bound: bool `(rows, 1, columns, 1)`; None where all blocks are bound.
+    """
+
+    middle: Floats
+    table: Floats
+    reach: Floats
+    target: Floats
+    bound: npt.NDArray[np.bool_] | None
+
+
+def _band(
+    coefficients: Coefficients, bound: list[npt.NDArray[np.bool_]], band: slice
+) -> tuple[Coefficients, list[_Part]]:
+    """What a JPEG states of some rows of pixels, which begin at a row of blocks of all components."""
+    levels, steps = _GUARD
+    components, parts = [], []
+    for component, mask in zip(coefficients.components, bound, strict=True):
+        start = band.start * component.down // (8 * coefficients.down)
+        stop = -(-band.stop * component.down // (8 * coefficients.down))
+        quantised = component.quantised[start:stop]
+        components.append(dataclasses.replace(component, quantised=quantised))
+        table = component.table.astype(np.float32)[:, None, :]
+        # How near the border counts as outside, and how far inside a coefficient is moved.
+        guard: Floats = np.minimum(np.float32(levels), np.float32(steps) * table)
+        margin: Floats = np.minimum(np.float32(MARGIN), table / np.float32(4))
+        half: Floats = table / np.float32(2)
+        middle = (quantised.transpose(0, 2, 1, 3) * table).astype(np.float32)
+        blocks = mask[start:stop, None, :, None]
+        parts.append(_Part(middle, table, half - guard, half - margin, None if blocks.all() else blocks))
+    return dataclasses.replace(coefficients, height=band.stop - band.start, components=tuple(components)), parts
+
+
+def _projected(
+    images: Floats,
+    coefficients: Coefficients,
+    parts: list[_Part],
+    dtype: type[np.unsignedinteger[Any]],
+    read_back: Callable[[Pixels], Pixels] | None,
+    rounds: int,
+) -> tuple[Pixels, int, int]:
+    """Projects a band; returns its planes, and how many coefficients recompressing does not give back, and did not."""
+    scale = np.float32(255)
+    rgb = np.moveaxis(images, -1, 0)
+    state = scale * (np.tensordot(_LUMA, rgb, 1)[None] if len(parts) == 1 else rgb)
+    per_level = np.float32(np.iinfo(dtype).max / 255)
     outside: list[int] = []
-    shares: list[float] = []
-    best, inside = np.empty(0, dtype), 0.0
+    changed: list[int] = []
+    best, chosen = state.astype(dtype), 0
+    count = sum(part.middle.size for part in parts)
     for _ in range(rounds):
-        state = np.clip(state, 0, scale)
+        np.clip(state, 0, scale, out=state)
         written = np.floor(state * per_level + np.float32(0.5)).astype(dtype)
-        written = written[..., 0] if is_grey else written
-        found = measured(read_back(written), coefficients)
-        wrong = [
-            _outside(each, component, mask)
-            for each, component, mask in zip(found, coefficients.components, bound, strict=True)
-        ]
-        outside.append(sum([int(np.count_nonzero(each)) for each in wrong]))
-        changed = [
-            int(np.count_nonzero((_rounded(each, component) != component.quantised) & mask[..., None, None]))
-            for each, component, mask in zip(found, coefficients.components, bound, strict=True)
-        ]
-        shares.append(1 - sum(changed) / total)
+        seen = written if read_back is None else _read_back(read_back, written)
+        distances = [found - part.middle for found, part in zip(_measured(seen, coefficients), parts, strict=True)]
+        wrong = [_outside(distance, part) for distance, part in zip(distances, parts, strict=True)]
+        outside.append(sum(int(np.count_nonzero(each)) for each in wrong))
+        changed.append(sum(map(_changed, distances, wrong, parts)))
         if outside[-1] == min(outside):
-            best, inside = written, shares[-1]
-        if outside[-1] == 0 or (len(outside) > _PATIENCE and min(outside[-_PATIENCE:]) > 0.9 * outside[-_PATIENCE - 1]):
+            best, chosen = written, changed[-1]
+        if outside[-1] == 0 or (
+            len(outside) > _PATIENCE
+            and min(outside[-_PATIENCE:]) > max(0.9 * outside[-_PATIENCE - 1], _HOPELESS * count)
+        ):
             break
-        state = state + _correction(found, wrong, coefficients)
-    return Projection(best, inside, shares[0])
+        state += _correction(distances, wrong, parts, coefficients)
+    return best, chosen, changed[0]
+
+
+def _read_back(read_back: Callable[[Pixels], Pixels], planes: Pixels) -> Pixels:
+    """The same for planes, of grey or RGB."""
+    if len(planes) == 1:
+        return read_back(planes[0])[None]
+    return np.ascontiguousarray(np.moveaxis(read_back(np.ascontiguousarray(np.moveaxis(planes, 0, -1))), -1, 0))
 
 
 def require(coefficients: Coefficients) -> None:
@@ -159,28 +237,35 @@ def measured(pixels: Pixels, coefficients: Coefficients) -> list[Floats]:
     Returns:
         Float32 `(rows, columns, 8, 8)` of each component, in levels of 8 bits.
     """
-    planes = [pixels.astype(np.float32)] if pixels.ndim == 2 else _ycbcr(pixels)
-    if pixels.dtype == np.uint16:
-        planes = [plane / np.float32(257) for plane in planes]
+    planes = pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+    return [found.transpose(0, 2, 1, 3) for found in _measured(planes, coefficients)]
+
+
+def _measured(pixels: Pixels, coefficients: Coefficients) -> list[Floats]:
+    """The same `(rows, 8, columns, 8)`, of planes `(channels, height, width)`."""
+    whole = pixels.dtype == np.uint8
+    planes = _ycbcr(pixels) if len(pixels) == 3 else pixels.astype(np.float32)
+    if not whole:
+        planes /= np.float32(257)
     return [
-        jpeg_coefficients.to_blocks(_subsampled(plane, component, coefficients, pixels.dtype == np.uint8) - 128)
+        jpeg_coefficients.transformed(_subsampled(plane, component, coefficients, whole) - np.float32(128))
         for plane, component in zip(planes, coefficients.components, strict=True)
     ]
 
 
-def _ycbcr(pixels: Pixels) -> list[Floats]:
-    """Y, Cb and Cr; of 8 bits the integers that libjpeg has, of 16 bits the scale of the pixels."""
-    if pixels.dtype == np.uint8:
-        red, green, blue = np.moveaxis(pixels.astype(np.int32), -1, 0)
-        planes = [(19595 * red + 38470 * green + 7471 * blue + 32768) >> 16]
-        for weights in (_BLUE_DIFFERENCE, _RED_DIFFERENCE):
-            total = weights[0] * red + weights[1] * green + weights[2] * blue
-            planes.append((total + (128 << 16) + 32767) >> 16)
-        return [plane.astype(np.float32) for plane in planes]
+def _ycbcr(pixels: Pixels) -> Floats:
+    """Y, Cb and Cr of planes; of 8 bits the integers that libjpeg has, of 16 bits the scale of the pixels."""
     images = pixels.astype(np.float32)
-    luma = images @ _LUMA
+    if pixels.dtype == np.uint8:
+        planes = _mixed(_TO_YCBCR, images)
+        planes += _OFFSETS
+        planes *= np.float32(1 / 65536)
+        return np.floor(planes, out=planes)
+    luma = np.tensordot(_LUMA, images, 1)
     half = np.float32(128 * 257)
-    return [luma, (images[..., 2] - luma) / 1.772 + half, (images[..., 0] - luma) / 1.402 + half]
+    return np.stack(
+        [luma, (images[2] - luma) / np.float32(1.772) + half, (images[0] - luma) / np.float32(1.402) + half]
+    )
 
 
 def _subsampled(plane: Floats, component: Component, coefficients: Coefficients, whole: bool) -> Floats:
@@ -208,20 +293,22 @@ def _half(across: int, down: int, width: int) -> Floats:
     return np.full(width, across * down // 2, np.float32)
 
 
-def _rounded(found: Floats, component: Component) -> Floats:
-    """Quantises; halves are rounded away from 0, as libjpeg does."""
-    ratio: Floats = np.divide(found, component.table, dtype=np.float32)
-    # A mean in whole numbers often lies halfway, from which float32 may be a little off.
-    return np.copysign(np.floor(np.abs(ratio) + np.float32(0.5001)), ratio)
-
-
-def _outside(found: Floats, component: Component, bound: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _outside(distance: Floats, part: _Part) -> npt.NDArray[np.bool_]:
     """Which coefficients have left their interval, or are so near its border that another DCT may see them outside."""
-    table = component.table.astype(np.float32)
-    levels, steps = _GUARD
-    reach = table / 2 - np.minimum(np.float32(levels), np.float32(steps) * table)
-    outside: npt.NDArray[np.bool_] = (np.abs(found - component.quantised * table) > reach) & bound[..., None, None]
+    outside: npt.NDArray[np.bool_] = np.abs(distance) > part.reach
+    if part.bound is not None:
+        outside &= part.bound
     return outside
+
+
+def _changed(distance: Floats, outside: npt.NDArray[np.bool_], part: _Part) -> int:
+    """How many coefficients are rounded to something else; halves are rounded away from 0, as libjpeg does."""
+    middle = part.middle[outside]
+    table = np.broadcast_to(part.table, distance.shape)[outside]
+    ratio = (distance[outside] + middle) / table
+    # A mean in whole numbers often lies halfway, from which float32 may be a little off.
+    rounded = np.copysign(np.floor(np.abs(ratio) + np.float32(0.5001)), ratio)
+    return int(np.count_nonzero(rounded != np.rint(middle / table)))
 
 
 def _bound(coefficients: Coefficients) -> list[npt.NDArray[np.bool_]]:
@@ -231,40 +318,68 @@ def _bound(coefficients: Coefficients) -> list[npt.NDArray[np.bool_]]:
     border, no picture gives the coefficients of such blocks.
     """
     bound, strange, count = [], 0, 0
-    steps, levels, share = _STRANGE
+    share = _STRANGE[2]
     for component in coefficients.components:
         height = -(-coefficients.height * component.down // coefficients.down)
         width = -(-coefficients.width * component.across // coefficients.across)
-        stated = (component.quantised * component.table).astype(np.float32)
-        plane = jpeg_coefficients.from_blocks(stated)
-        rows, columns = plane.shape
-        repeated = np.pad(plane[:height, :width], ((0, rows - height), (0, columns - width)), mode="edge")
-        differs = np.abs(jpeg_coefficients.to_blocks(repeated) - stated) > steps * component.table + levels
+        rows, columns = height // 8, width // 8
         whole = np.zeros(component.quantised.shape[:2], np.bool_)
-        whole[: height // 8, : width // 8] = True
-        strange += int(np.count_nonzero(differs.any(axis=(2, 3)) & ~whole))
+        whole[:rows, :columns] = True
         count += int(np.count_nonzero(~whole))
+        below = _differs(component, component.quantised[rows:], height - 8 * rows, width)
+        beside = _differs(component, component.quantised[:rows, columns:], 8 * rows, width - 8 * columns)
+        strange += int(np.count_nonzero(below)) + int(np.count_nonzero(beside))
         bound.append(whole)
     if strange <= share * count:
         return [np.ones_like(whole) for whole in bound]
     return bound
 
 
-def _correction(found: list[Floats], wrong: list[npt.NDArray[np.bool_]], coefficients: Coefficients) -> Floats:
-    """What moves the coefficients that are outside into their intervals, `(height, width, channels)` of grey or RGB."""
+def _differs(component: Component, quantised: npt.NDArray[np.int16], height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Which blocks are not what a repeated border of a picture so large gives, bool `(rows, columns)`."""
+    if quantised.size == 0:
+        return np.zeros(quantised.shape[:2], np.bool_)
+    steps, levels, _ = _STRANGE
+    stated = (quantised * component.table).astype(np.float32)
+    plane = jpeg_coefficients.from_blocks(stated)
+    missing = [(0, plane.shape[0] - height), (0, plane.shape[1] - width)]
+    repeated = np.pad(plane[:height, :width], missing, mode="edge")
+    differs = np.abs(jpeg_coefficients.to_blocks(repeated) - stated) > steps * component.table + levels
+    found: npt.NDArray[np.bool_] = differs.any(axis=(2, 3))
+    return found
+
+
+def _correction(
+    distances: Sequence[Floats],
+    wrong: Sequence[npt.NDArray[np.bool_]],
+    parts: Sequence[_Part],
+    coefficients: Coefficients,
+) -> Floats:
+    """What moves the coefficients that are outside into their intervals: planes of grey or RGB."""
     height, width = coefficients.height, coefficients.width
-    planes = []
-    for each, outside, component in zip(found, wrong, coefficients.components, strict=True):
-        table = component.table.astype(np.float32)
-        margin = np.minimum(np.float32(MARGIN), table / 4)
-        middle = component.quantised * table
-        inside = np.clip(each, middle - table / 2 + margin, middle + table / 2 - margin)
-        plane = jpeg_coefficients.from_blocks(np.where(outside, inside - each, np.float32(0)))
+    planes = np.zeros((len(parts), height, width), np.float32)
+    for index, (distance, outside, part) in enumerate(zip(distances, wrong, parts, strict=True)):
+        if not outside.any():
+            continue
+        component = coefficients.components[index]
+        moved = np.copysign(part.target, distance)
+        moved -= distance
+        moved *= outside
+        plane = jpeg_coefficients.inverse(moved)
         across, down = coefficients.across // component.across, coefficients.down // component.down
         # What is repeated beyond the picture moves as one with the border, so that this gets the mean.
         bottom, right = -(-height // down) - 1, -(-width // across) - 1
         plane[bottom] = plane[bottom:].mean(axis=0)
         plane[:, right] = plane[:, right:].mean(axis=1)
-        planes.append(plane.repeat(down, axis=0).repeat(across, axis=1)[:height, :width])
-    stacked: Floats = np.stack(planes, axis=-1)
-    return stacked if len(planes) == 1 else np.matmul(stacked, _TO_RGB.T, dtype=np.float32)
+        planes[index] = plane.repeat(down, axis=0).repeat(across, axis=1)[:height, :width]
+    return planes if len(parts) == 1 else _mixed(_TO_RGB, planes)
+
+
+def _mixed(matrix: Floats, planes: Floats) -> Floats:
+    """The product of a 3x3 matrix with three planes: for so little to add up, BLAS is no help."""
+    result: Floats = matrix[:, :1, None] * planes[0]
+    product = np.empty_like(planes[0])
+    for row, target in zip(matrix, result, strict=True):
+        for weight, plane in zip(row[1:], planes[1:], strict=True):
+            target += np.multiply(plane, weight, out=product)
+    return result

@@ -212,24 +212,38 @@ def left_out(path: str | os.PathLike[str], template: Still, found: Series | None
     return tuple(name for name, applies in missing.items() if applies)
 
 
-def read_back(
-    path: str | os.PathLike[str], pixels: Pixels, template: Still | None = None, *, quality: int | None = None
-) -> Pixels:
+def loss(path: str | os.PathLike[str], quality: int | None = None) -> str | None:
+    """What a file changes of its pixels.
+
+    Args:
+        path: as for `write`.
+        quality: as for `write`.
+
+    Returns:
+        None where it has no loss; `blocks` where blocks of 8x8 pixels have nothing to do with each other, so that some
+        rows of them alone come back as they do in the picture; `whole` where they do not.
+    """
+    image_format = _write_format(Path(path), None)
+    if image_format == "WEBP":
+        return None if quality is None else "whole"
+    return "blocks" if image_format == "JPEG" else None
+
+
+def read_back(path: str | os.PathLike[str], pixels: Pixels, *, quality: int | None = None) -> Pixels:
     """The pixels that a file written with these arguments gives back, without writing it.
 
     Args:
         path: as for `write`.
-        pixels: as for `write`; `(height, width)` for a template of grey.
-        template: as for `write`.
+        pixels: as for `write`.
         quality: as for `write`.
 
     Returns:
         An array of the shape and dtype of `pixels`; `pixels` itself where the format has no loss.
     """
-    image_format = _write_format(Path(path), None)
-    if image_format in ("PNG", "TIFF") or (image_format == "WEBP" and quality is None):
+    if loss(path, quality) is None:
         return pixels
-    with Image.open(io.BytesIO(_encoded(Path(path), pixels, template, quality, image_format))) as image:
+    encoded = _encoded(Path(path), pixels, None, quality, _write_format(Path(path), None))
+    with Image.open(io.BytesIO(encoded)) as image:
         return np.asarray(image.convert("L" if pixels.ndim == 2 else "RGB"))
 
 
