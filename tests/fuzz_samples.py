@@ -120,6 +120,13 @@ def _pillow(image_format: str, mode: str = "RGB", size: tuple[int, int] = (40, 3
     return buffer.getvalue()
 
 
+def _several(image_format: str, mode: str = "RGB", **options: Any) -> bytes:
+    frames = [Image.fromarray(pixels(30, 40, seed)).convert(mode) for seed in range(3)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, image_format, save_all=True, append_images=frames[1:], **options)
+    return buffer.getvalue()
+
+
 def _exif() -> bytes:
     tags = Image.Exif()
     tags[0x010F], tags[0x0112] = "a maker", 6
@@ -164,6 +171,10 @@ def _picture_makers() -> Iterator[tuple[str, str, Callable[[], bytes]]]:
     yield "gif", ".gif", lambda: _pillow("GIF", "P")
     yield "bmp", ".bmp", lambda: _pillow("BMP")
     yield "avif", ".avif", lambda: _pillow("AVIF", quality=50, **tagged)
+    yield "gif_several", ".gif", lambda: _several("GIF", "P", duration=40, loop=2, disposal=2, comment=b"a comment")
+    yield "png_several", ".png", lambda: _several("PNG", "RGBA", duration=40, **tagged)
+    yield "webp_several", ".webp", lambda: _several("WEBP", quality=50, duration=40, xmp=xmp, **tagged)
+    yield "tiff_several", ".tif", lambda: _several("TIFF", dpi=(72, 72), compression="tiff_lzw")
     for compression in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg", "group4"):
         mode = "1" if compression == "group4" else "RGB"
         yield (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from keras_deartifact import stills
+from keras_deartifact import files, stills
 from keras_deartifact.stills import animation, deep_tiff, pages, png_chunks, several, webp_chunks
 
 TIMES = [30, 70, 20, 0, 1230]
@@ -356,6 +356,20 @@ def test_a_frame_count_that_is_not_true(photo, tmp_path):
     (tmp_path / "a.png").write_bytes(data[: place - 4] + play + data[place + 16 :])
     with pytest.raises(ValueError, match="^expected 9 frames, as the file states, not 5"):
         stills.series(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp"])
+def test_a_broken_header_makes_no_video(name, photo, tmp_path):
+    """ffmpeg would take it, and crash at some."""
+    frames = [Image.fromarray(photo(20, 24, seed)) for seed in range(3)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    data = bytearray((tmp_path / name).read_bytes())
+    start = 4 if name == "a.gif" else 12
+    data[start:30] = bytes(30 - start)
+    (tmp_path / name).write_bytes(data)
+    for function in (stills.is_still, stills.series, files.kind):
+        with pytest.raises(ValueError, match=r"^expected a whole image file \(.*\)\. Received: path="):
+            function(tmp_path / name)
 
 
 def test_pages_are_bounded(monkeypatch, tmp_path):

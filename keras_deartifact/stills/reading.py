@@ -177,7 +177,7 @@ def explained(stream: BinaryIO, path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError as error:
-        _refuse_heif(stream, path)
+        _refuse_pictures(stream, path)
         raise _NoImage(f"expected an image file. Received: path={os.fspath(path)}") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
@@ -201,10 +201,16 @@ class Refused(Exception):
     """What was expected; `opened` adds the path."""
 
 
-def _refuse_heif(stream: BinaryIO, path: str | os.PathLike[str]) -> None:
-    """Raises for a still in HEVC, or in AV1 and broken, which would pass for a video of one frame, or of its tiles."""
+def _refuse_pictures(stream: BinaryIO, path: str | os.PathLike[str]) -> None:
+    """Raises for pictures that Pillow does not read, but which would pass for a video.
+
+    A still in HEVC, or in AV1 and broken, for one of one frame, or of its tiles; a broken animation, too, and there are
+    some at which ffmpeg crashes.
+    """
     stream.seek(0)
     start = stream.read(64)
+    if start.startswith((png_chunks.SIGNATURE, b"GIF8")) or (start[:4], start[8:12]) == (b"RIFF", b"WEBP"):
+        raise ValueError(f"expected a whole image file (its header is broken). Received: path={os.fspath(path)}")
     brands = {start[8:12], *(start[place : place + 4] for place in range(16, len(start), 4))}
     if start[4:12] in (b"ftypavif", b"ftypavis"):
         raise ValueError(
