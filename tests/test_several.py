@@ -378,3 +378,37 @@ def test_pages_are_bounded(monkeypatch, tmp_path):
     monkeypatch.setattr(several, "MOST", 3)
     with pytest.raises(ValueError, match="^expected at most 3 pages"):
         stills.series(tmp_path / "a.tif")
+
+
+FRAMES_IN_A_BROWSER = """async ([bytes, type]) => {
+  const decoder = new ImageDecoder({ data: Uint8Array.from(bytes), type });
+  await decoder.tracks.ready;
+  await decoder.completed;
+  const track = decoder.tracks.selectedTrack, frames = [];
+  for (let index = 0; index < track.frameCount; index++) {
+    const { image } = await decoder.decode({ frameIndex: index });
+    const canvas = new OffscreenCanvas(image.displayWidth, image.displayHeight);
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    frames.push([image.duration, [...context.getImageData(0, 0, canvas.width, canvas.height).data]]);
+  }
+  return [track.repetitionCount, frames];
+}"""
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.png", "image/png"), ("a.webp", "image/webp")])
+def test_what_a_browser_shows(name, kind, photo, tmp_path, browser):
+    frames = pictures(photo)
+    frames = [np.dstack([frame, np.where(np.arange(51) < 40, 255, 0).repeat(37).reshape(51, 37).T]) for frame in frames]
+    frames = [frame.astype(np.uint8) for frame in frames]
+    write(tmp_path / name, frames, found_of(frames, times=[30, 70, 20, 50, 1230]))
+    (tmp_path / "empty.html").touch()
+    page = browser.new_page()
+    page.goto((tmp_path / "empty.html").as_uri())
+    repeats, shown = page.evaluate(FRAMES_IN_A_BROWSER, [list((tmp_path / name).read_bytes()), kind])
+    assert repeats == 2
+    assert [duration / 1000 for duration, _ in shown] == [30, 70, 20, 50, 1230]
+    for (_, values), frame in zip(shown, frames, strict=True):
+        seen = np.reshape(values, (37, 51, 4))
+        np.testing.assert_array_equal(seen[..., 3], frame[..., 3])
+        np.testing.assert_array_equal(seen[:, :40], frame[:, :40])
