@@ -31,7 +31,9 @@ def test_the_table_has_a_row_for_every_codec_and_quality(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_shares, "FRAMES", 2)
     pixels = np.random.default_rng(1).integers(0, 256, (64, 80, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    rows = dict(sweep_shares.measure(lambda frames, _: frames, [str(tmp_path / "a.png")], [0.2, np.inf]))
+    rows = dict(
+        sweep_shares.measure(lambda frames, _: frames, [str(tmp_path / "a.png")], [(0.2, 0.2), (np.inf, np.inf)])
+    )
     assert list(rows) == ["JPEG 4:2:0 20", "JPEG 4:4:4 20", "x264 CRF 30"]
     for found in rows.values():
         np.testing.assert_allclose(found, np.zeros((1, 2)), atol=1e-6)

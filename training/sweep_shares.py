@@ -74,9 +74,16 @@ def gains(
 
 
 def measure(
-    restorer: engines.Restorer, files: list[str], shares: list[float], seed: int = 0
+    restorer: engines.Restorer, files: list[str], shares: list[tuple[float, float]], seed: int = 0
 ) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """Yields the name of each codec and quality with the gains on every picture, float64 `(pictures, shares)`."""
+    """Yields the name of each codec and quality with the gains on every picture, float64 `(pictures, shares)`.
+
+    Args:
+        restorer: what restores.
+        files: pictures.
+        shares: of luma and of chroma where that was reduced, which `restore` tells of pictures; the first for all else.
+        seed: of the pans.
+    """
     rng = np.random.default_rng(seed)
     pictures, clips = [], []
     for file in files:
@@ -90,16 +97,21 @@ def measure(
     jobs += [(f"{name} {value}", code, value, clips) for name, (code, values) in VIDEOS.items() for value in values]
     for name, code, quality, originals in jobs:
         luma = originals is clips
-        # What `restore` knows of a picture's chroma it does not know of a video's.
-        each_share = [(share, share) for share in shares] if name.startswith("JPEG 4:2:0") else shares
-        yield name, np.array([gains(restorer, each, code(each, quality), each_share, luma) for each in originals])
+        held = shares if name.startswith("JPEG 4:2:0") else [share for share, _ in shares]
+        yield name, np.array([gains(restorer, each, code(each, quality), held, luma) for each in originals])
+
+
+def _share(text: str) -> tuple[float, float]:
+    """A share of luma and one of reduced chroma, such as `1.6/1.1`, or one for both."""
+    luma, _, chroma = text.partition("/")
+    return float(luma), float(chroma or luma)
 
 
 def main(argv: list[str]) -> None:
     """Prints the table that the flags ask for."""
     del argv
     try:
-        shares = [float(share) for share in FLAGS.shares]
+        shares = [_share(text) for text in FLAGS.shares]
         files = data.image_files(FLAGS.stills)
         restorer = next(iter(load_restorers([FLAGS.model]).values()))
     except ValueError as error:
@@ -111,7 +123,7 @@ def main(argv: list[str]) -> None:
         cells = [f"{mean:+.2f} ({least:+.2f})" for mean, least in zip(found.mean(0), found.min(0), strict=True)]
         rows.append([name, *cells])
     note = "JPEG: PSNR over RGB; video: over luma. Mean, and the smallest in brackets."
-    head = ["", *(f"share {share:g}" for share in shares)]
+    head = ["", *(f"share {text}" for text in FLAGS.shares)]
     print("\n".join(markdown(Table(f"Gain in dB, {FLAGS.model}, {len(files)} pictures", note, head, rows))))
 
 
@@ -119,7 +131,11 @@ def define_flags() -> None:
     """Defines the flags. Not at import: programs share names of flags, and tests import several programs."""
     flags.DEFINE_string("stills", None, "Folder of clean pictures.", required=True)
     flags.DEFINE_string("model", "shuffle_nano", "A shipped model's name, or a model's file or folder.")
-    flags.DEFINE_list("shares", ["0.2", "0.4", "0.6", "0.8", "1.2", "inf"], "Shares to compare.")
+    flags.DEFINE_list(
+        "shares",
+        ["0.2", "0.4", "0.6", "0.8", "1.2", "inf"],
+        "Shares to compare; 1.6/1.1 is another one for reduced chroma.",
+    )
     flags.DEFINE_integer("pictures", 12, "Pictures to take, evenly spread over the folder's.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Seed of the pans.")
 

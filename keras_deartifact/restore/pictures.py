@@ -31,7 +31,7 @@ It is the step of quality 64."""
 STILL_SHARE = 0.8
 """Of the quantiser's error that a still picture may change by, see `limit`."""
 
-SUBSAMPLED_SHARE = 1.6, 1.6
+SUBSAMPLED_SHARE = 1.6, 1.1
 """The same for luma and chroma of a JPEG whose chroma was reduced, which is an error of its own."""
 
 LOSSLESS_LOG2_STEP = 0.0
