@@ -62,13 +62,16 @@ def limited(
         correction: float32 `(height, width, channels)`, what is added to a picture in `[0, 1]`; both sides multiples
             of 16.
         quantiser_map: float32 `(height / 16, width / 16)`, log2 steps.
-        share: of the quantiser's error that a block may change by, root mean square over its pixels and channels.
+        share: of the quantiser's error that a block may change by, root mean square over its pixels and channels;
+            infinity for any change.
         out: where the result goes, unless it is `correction`; may be that, too. None for a new array.
         rounded: whether what rounding leaves is taken from the error.
 
     Returns:
         float32 of the shape of `correction`, the same array where nothing is too large.
     """
+    if share == np.inf:
+        return correction
     rows, columns = quantiser_map.shape
     blocks = correction.reshape(rows, quantiser.BLOCK, columns, -1)
     energy = np.einsum("ijkl,ijkl->ik", blocks, blocks) / (blocks.shape[1] * blocks.shape[3])

@@ -25,6 +25,7 @@ def test_a_change_is_held_to_its_share_of_the_quantisers_error(log2_step, share)
 def test_what_is_small_enough_is_left_alone():
     correction = noise((32, 48, 3), 0.5)
     assert limit.limited(correction, np.full((2, 3), 4, np.float32), 0.2) is correction
+    assert limit.limited(noise((16, 32, 3), 90.0), np.array([[-1, 0]], np.float32), np.inf).all()
     assert not limit.limited(np.zeros((16, 16, 3), np.float32), np.full((1, 1), -1, np.float32), 0.0).any()
 
 
