@@ -509,9 +509,9 @@ def test_an_interruption(tmp_path, run, restorer):
 
 
 def test_an_interrupted_video_goes_on(tmp_path, run, restorer, monkeypatch):
-    from keras_deartifact.restore import segments
+    from keras_deartifact.restore import plan
 
-    monkeypatch.setattr(segments, "FRAMES", 5)
+    monkeypatch.setattr(plan, "FRAMES", 5)
     source, target = clip(tmp_path / "a.mp4", count=30), tmp_path / "b.mp4"
     calls = []
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_deartifact import colour, fields, quantiser, restore, video
-from keras_deartifact.restore import segments, videos
+from keras_deartifact.restore import plan
 
 SIZE = (96, 64)
 FRAMES = 8
@@ -344,8 +344,8 @@ def test_tapes_in_raw_dv(tmp_path, size, pix_fmt, rate):
 @pytest.mark.parametrize("deinterlace", [False, True])
 def test_an_interrupted_run_with_fields_ends_like_another(tmp_path, monkeypatch, deinterlace):
     """Frames and interlaced ones take turns, and each kind has its own predictions."""
-    monkeypatch.setattr(segments, "FRAMES", 3)
-    monkeypatch.setattr(videos, "PREDICT_EVERY", 2)
+    monkeypatch.setattr(plan, "FRAMES", 3)
+    monkeypatch.setattr(plan, "PREDICT_EVERY", 2)
     turns = {2, 3, 5, 8, 9, 10, 12}
     source = make(tmp_path / "in.mkv", "ffv1", "tff", count=16, picture=moving, only=turns)
 

@@ -5,14 +5,14 @@ import pytest
 
 from keras_deartifact import files
 from keras_deartifact.restore import journal
-from keras_deartifact.restore.journal import End, Journal
+from keras_deartifact.restore.journal import Journal, Segment
 
 PARAMETERS = {"input": "7 bytes", "crf": 14}
 
 
 def add(work, data=b"packets", frames=10):
     work.part.write_bytes(data)
-    work.add(frames, 40 * frames * (len(work.segments) + 1), [4.5])
+    work.add(Segment(frames, 40 * frames * (len(work.segments) + 1), [4.5], stated=True))
 
 
 def folder_of(target):
@@ -22,7 +22,7 @@ def folder_of(target):
 def test_a_run_goes_on_after_its_finished_segments(tmp_path):
     target = tmp_path / "a.mp4"
     with Journal(target, PARAMETERS) as work:
-        assert (work.frames, work.last, work.paths, work.end) == (0, None, [], None)
+        assert (work.frames, work.last, work.paths, work.is_whole) == (0, None, [], False)
         add(work, b"one")
         add(work, b"two", 5)
         work.part.write_bytes(b"half a segment")
@@ -32,9 +32,9 @@ def test_a_run_goes_on_after_its_finished_segments(tmp_path):
         assert [path.read_bytes() for path in work.paths] == [b"one", b"two"]
         assert work.segments[0].predictions == [4.5]
         assert not work.part.exists()
-        work.finish(End(True, "it breaks off"))
+        work.finish()
     with Journal(target, PARAMETERS) as work:
-        assert work.end == End(True, "it breaks off")
+        assert work.is_whole
         work.complete.write_bytes(b"all of it")
         work.name()
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"] and target.read_bytes() == b"all of it"
@@ -82,7 +82,7 @@ def test_what_a_power_cut_can_leave(tmp_path, damage):
         for data in (b"one", b"two", b"three"):
             add(work, data)
         paths = work.paths
-        work.finish(End(False, None))
+        work.finish()
     if damage == "cut":
         paths[1].write_bytes(b"tw")
     elif damage == "other":
@@ -94,7 +94,7 @@ def test_what_a_power_cut_can_leave(tmp_path, damage):
         lines = log.read_text().splitlines(keepends=True)
         log.write_text("".join(lines[:2]) + lines[2][:20])
     with Journal(target, PARAMETERS) as work:
-        assert work.frames == 10 and work.end is None
+        assert work.frames == 10 and not work.is_whole
         assert sorted(path.name for path in folder_of(target).iterdir()) == ["000000.packets", "journal.jsonl", "lock"]
         add(work, b"two")
     with Journal(target, PARAMETERS) as work:

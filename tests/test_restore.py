@@ -501,7 +501,7 @@ def test_the_network_sees_the_smoothed_maps(tmp_path, codec, extension):
 
 @pytest.mark.parametrize("codec", ["ffv1", "libx264"])
 def test_the_predictor_looks_at_some_frames_of_a_video(tmp_path, codec, monkeypatch):
-    monkeypatch.setattr(restore.videos, "PREDICT_EVERY", 8)
+    monkeypatch.setattr(restore.plan, "PREDICT_EVERY", 8)
     source = make(tmp_path / "in.mkv", codec, None, count=20)
     judged, maps = [], []
 
@@ -516,10 +516,10 @@ def test_the_predictor_looks_at_some_frames_of_a_video(tmp_path, codec, monkeypa
 
     report = restore.restore_video(restorer, source, tmp_path / "out.mkv", predictor=predictor, preset="ultrafast")
     assert report.states_quantisers == (codec == "libx264")
-    assert len(judged) == -(-20 // restore.videos.PREDICT_EVERY) == 3
+    assert len(judged) == -(-20 // restore.plan.PREDICT_EVERY) == 3
     assert report.predicted_log2_step == 8.0
     # Smoothed over the predictions: 7, (7 + 8) / 2, (7.5 + 9) / 2. All are far above what the bitstream states.
-    shown = np.repeat([7.0, 7.5, 8.25], restore.videos.PREDICT_EVERY)[:20]
+    shown = np.repeat([7.0, 7.5, 8.25], restore.plan.PREDICT_EVERY)[:20]
     np.testing.assert_allclose([each.mean() for each in maps], shown)
     # What it is given is the decoded frame.
     first = colour.to_rgb(next(video.read_frames(source)).image)

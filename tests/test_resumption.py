@@ -117,8 +117,8 @@ def test_killed_at_random_points(tmp_path, name, frames, options):
 KILLED = """
     import os, signal, sys
     from keras_deartifact import restore
-    from keras_deartifact.restore import segments
-    segments.FRAMES, point = 10, int(sys.argv[3])
+    from keras_deartifact.restore import plan
+    plan.FRAMES, point = 10, int(sys.argv[3])
     calls = 0
 
     def deadly(function):

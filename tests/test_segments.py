@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from keras_deartifact import encoders, restore, video
-from keras_deartifact.restore import journal, videos
-from keras_deartifact.restore import segments as restore_segments
+from keras_deartifact.restore import journal, plan
 from keras_deartifact.video import segments
 from keras_deartifact.video.encoding import FrameEncoder
 
@@ -68,10 +67,10 @@ def test_one_segment_is_what_the_writer_makes(tmp_path, make_video, codec, suffi
 
 
 def test_segments_end_after_some_frames_or_some_time(tmp_path, make_video, monkeypatch):
-    assert restore_segments.length(1280, 720) == restore_segments.length(64, 48) == 240
-    assert restore_segments.length(3840, 2160) == 96
-    assert restore_segments.length(7680, 4320) == 48
-    monkeypatch.setattr(restore_segments, "FRAMES", 4)
+    assert plan.length(1280, 720) == plan.length(64, 48) == 240
+    assert plan.length(3840, 2160) == 96
+    assert plan.length(7680, 4320) == 48
+    monkeypatch.setattr(plan, "FRAMES", 4)
     seconds = [0, 1, 2, 3, 4, 23, 24, 25, 60]
     source = make_video(tmp_path / "in.mkv", times=[1000 * each for each in seconds])
     kept = []
@@ -90,8 +89,8 @@ def test_segments_end_after_some_frames_or_some_time(tmp_path, make_video, monke
 @pytest.mark.parametrize(("codec", "suffix"), [("libx264", "mp4"), ("mpeg4", "mkv"), ("ffv1", "mkv")])
 def test_an_interrupted_run_ends_like_another(tmp_path, make_video, monkeypatch, codec, suffix):
     """Stopped at several frames: the maps' smoothing and the predictions go on as if nothing had been."""
-    monkeypatch.setattr(restore_segments, "FRAMES", 8)
-    monkeypatch.setattr(videos, "PREDICT_EVERY", 3)
+    monkeypatch.setattr(plan, "FRAMES", 8)
+    monkeypatch.setattr(plan, "PREDICT_EVERY", 3)
     source = make_video(tmp_path / "in.mkv", codec)
 
     def predictor(frames):
@@ -126,7 +125,7 @@ def test_an_interrupted_run_ends_like_another(tmp_path, make_video, monkeypatch,
 
 
 def test_what_has_changed_is_refused(tmp_path, make_video, monkeypatch):
-    monkeypatch.setattr(restore_segments, "FRAMES", 8)
+    monkeypatch.setattr(plan, "FRAMES", 8)
     source, target = make_video(tmp_path / "in.mkv"), tmp_path / "out.mp4"
 
     def interrupted(frames, quantiser_map):
@@ -171,7 +170,7 @@ def test_a_source_that_changes_meanwhile(tmp_path, make_video):
 
 
 def test_refused_after_a_segment_leaves_nothing(tmp_path, make_video, monkeypatch):
-    monkeypatch.setattr(restore_segments, "FRAMES", 4)
+    monkeypatch.setattr(plan, "FRAMES", 4)
     source, calls = make_video(tmp_path / "in.mkv"), []
 
     def wrong_at_last(frames, quantiser_map):

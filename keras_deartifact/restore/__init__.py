@@ -7,7 +7,8 @@ only ever read.
 """
 
 from keras_deartifact.restore.frames import MARGIN, TILE, WHOLE_PIXELS, margin_of_tile, restore_frames
-from keras_deartifact.restore.journal import clean, frames_kept
+from keras_deartifact.restore.journal import Segment, clean, frames_kept
+from keras_deartifact.restore.maps import EARLIER_LOG2_STEP, VIDEO_MARGIN
 from keras_deartifact.restore.pictures import (
     DRAWN_COLOURS,
     JPEG_EARLIER_LOG2_STEP,
@@ -19,17 +20,12 @@ from keras_deartifact.restore.pictures import (
     ImageReport,
     restore_image,
 )
+from keras_deartifact.restore.plan import PREDICT_EVERY, SegmentPlan, VideoOptions, VideoPlan, plan_video
 from keras_deartifact.restore.preview import preview_image, preview_video
+from keras_deartifact.restore.ranges import join_segments, restore_segment, seams
+from keras_deartifact.restore.run import MPEG_SHARE, VIDEO_SHARE
 from keras_deartifact.restore.trial import trial
-from keras_deartifact.restore.videos import (
-    EARLIER_LOG2_STEP,
-    MPEG_SHARE,
-    PREDICT_EVERY,
-    VIDEO_MARGIN,
-    VIDEO_SHARE,
-    VideoReport,
-    restore_video,
-)
+from keras_deartifact.restore.videos import VideoReport, restore_video
 
 __all__ = [
     "DRAWN_COLOURS",
@@ -48,14 +44,22 @@ __all__ = [
     "VIDEO_SHARE",
     "WHOLE_PIXELS",
     "ImageReport",
+    "Segment",
+    "SegmentPlan",
+    "VideoOptions",
+    "VideoPlan",
     "VideoReport",
     "clean",
     "frames_kept",
+    "join_segments",
     "margin_of_tile",
+    "plan_video",
     "preview_image",
     "preview_video",
     "restore_frames",
     "restore_image",
+    "restore_segment",
     "restore_video",
+    "seams",
     "trial",
 ]

@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,8 @@ Parameters = Mapping[str, str | int | float | bool | None]
 
 _JOURNAL = "journal.jsonl"
 
+_WHOLE = {"whole": True}
+
 _LONGEST_NAME = 200
 
 
@@ -41,28 +43,28 @@ class Segment:
 
     Attributes:
         frames: how many.
-        last: time of the last one, in ticks of the source.
+        last: time of the last one, in ticks of the source; None without frames, where none decodes.
         predictions: medians of what the predictor saw in them, log2 steps.
+        stated: whether the bitstream gave quantiser maps.
+        broken: what is wrong with the source in it or at its end, or None.
+        before: digest of what was decoded before it and has to do with it.
+        after: the same of the segment that follows it: the two are equal, unless they came from different frames.
         sha256: of its file.
     """
 
     frames: int
-    last: int
+    last: int | None
     predictions: list[float]
-    sha256: str
+    stated: bool = False
+    broken: str | None = None
+    before: str = ""
+    after: str = ""
+    sha256: str = ""
 
 
-@dataclass(frozen=True)
-class End:
-    """What is known of a video when all of its frames are encoded.
-
-    Attributes:
-        states_quantisers: whether the bitstream gave quantiser maps.
-        broken: why the source is incomplete, or None.
-    """
-
-    states_quantisers: bool
-    broken: str | None
+def broken(segments: Sequence[Segment]) -> str | None:
+    """Why a source is incomplete, or None; the end counts more than what is before it."""
+    return next((each.broken for each in reversed(segments) if each.broken is not None), None)
 
 
 def work_folder(target: files.StrPath) -> Path:
@@ -125,7 +127,7 @@ class Journal:
     Attributes:
         folder: where it is kept.
         segments: that are finished, in order.
-        end: see `End`; None before.
+        is_whole: whether these are all.
     """
 
     def __init__(self, target: files.StrPath, parameters: Parameters, restart: bool = False) -> None:
@@ -143,16 +145,15 @@ class Journal:
         """
         self.folder = work_folder(target)
         self.segments: list[Segment] = []
-        self.end: End | None = None
+        self.is_whole = False
         self._target = Path(os.path.realpath(target))
         with contextlib.ExitStack() as stack:
             self._lock = stack.enter_context(_locked(self.folder, target))
-            recorded, segments, end = _read(self.folder)
+            recorded, segments, is_whole = _read(self.folder)
             if recorded is not None and not restart:
                 self._require_same(recorded, dict(parameters), target, segments)
-                self.segments, self.end = self._intact(segments), end
-                if len(self.segments) < len(segments):
-                    self.end = None
+                self.segments = self._intact(segments)
+                self.is_whole = is_whole and len(self.segments) == len(segments)
             try:
                 self._sweep()
                 self._rewrite(parameters)
@@ -184,7 +185,7 @@ class Journal:
     @property
     def last(self) -> int | None:
         """Time of the last frame that is done, in ticks of the source."""
-        return self.segments[-1].last if self.segments else None
+        return next((each.last for each in reversed(self.segments) if each.last is not None), None)
 
     @property
     def paths(self) -> list[Path]:
@@ -201,20 +202,20 @@ class Journal:
         """Where the whole video is to be written before it gets its name."""
         return self.folder / f"target{self._target.suffix}"
 
-    def add(self, frames: int, last: int, predictions: list[float]) -> None:
-        """Takes what is in `part` for a finished segment; see `Segment`."""
+    def add(self, segment: Segment) -> None:
+        """Takes what is in `part` for a finished segment."""
         part, path = self.part, self._path(len(self.segments))
-        segment = Segment(frames, last, predictions, _digest(part))
+        segment = dataclasses.replace(segment, sha256=digest(part))
         files.sync(part)
         os.replace(part, path)
         files.sync(self.folder)
         self._append(dataclasses.asdict(segment))
         self.segments.append(segment)
 
-    def finish(self, end: End) -> None:
+    def finish(self) -> None:
         """Notes that all frames are encoded."""
-        self._append(dataclasses.asdict(end))
-        self.end = end
+        self._append(_WHOLE)
+        self.is_whole = True
 
     def name(self) -> None:
         """Gives the file in `complete` its name, and removes all else."""
@@ -236,7 +237,7 @@ class Journal:
         """The segments up to the first whose file is not what its line says."""
         for index, segment in enumerate(segments):
             path = self._path(index)
-            if not path.is_file() or _digest(path) != segment.sha256:
+            if not path.is_file() or digest(path) != segment.sha256:
                 return segments[:index]
         return segments
 
@@ -250,8 +251,8 @@ class Journal:
     def _rewrite(self, parameters: Parameters) -> None:
         """Writes the journal as it stands: the last line of an earlier run may be cut off."""
         lines: list[dict[str, Any]] = [dict(parameters), *map(dataclasses.asdict, self.segments)]
-        if self.end is not None:
-            lines.append(dataclasses.asdict(self.end))
+        if self.is_whole:
+            lines.append(_WHOLE)
         fresh = self.folder / "journal.part"
         with fresh.open("w", encoding="utf-8") as file:
             for line in lines:
@@ -283,12 +284,12 @@ class Journal:
             )
 
 
-def _read(folder: Path) -> tuple[Parameters | None, list[Segment], End | None]:
-    """What a journal says, as far as it is whole; None for parameters where it says nothing."""
+def _read(folder: Path) -> tuple[Parameters | None, list[Segment], bool]:
+    """What a journal says: parameters, None where it says nothing; the segments; whether these are all."""
     try:
         text = (folder / _JOURNAL).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        return None, [], None
+        return None, [], False
     parameters: Parameters | None = None
     segments: list[Segment] = []
     for line in text.splitlines(keepends=True):
@@ -301,13 +302,14 @@ def _read(folder: Path) -> tuple[Parameters | None, list[Segment], End | None]:
             elif "sha256" in values:
                 segments.append(Segment(**values))
             else:
-                return parameters, segments, End(**values)
+                return parameters, segments, values == _WHOLE
         except (ValueError, TypeError):
             break
-    return parameters, segments, None
+    return parameters, segments, False
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Returns the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,95 +1,129 @@
 """A video's frames into segments, each by an encoder of its own, one after the other."""
 
-from fractions import Fraction
-from typing import IO
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol
 
 import av
 
 from keras_deartifact import fields, video
-from keras_deartifact.restore.journal import Journal
+from keras_deartifact.restore.journal import Segment
 from keras_deartifact.video import segments
 from keras_deartifact.video.encoding import Encoding, FrameEncoder
 
-FRAMES = 240
-"""The most frames of a segment: about as many as x264 lets pass from one key frame to the next in any case."""
 
-SECONDS = 20
-"""The longest segment, where frames are rare: a kill costs no more than that of what was done."""
+class Shelf(Protocol):
+    """Where finished segments go, one after the other."""
 
-# Of large frames fewer, so that a segment is less than a minute of work.
-_FEWEST, _PIXELS = 48, 800_000_000
+    @property
+    def part(self) -> Path:
+        """Where the next segment is to be written."""
+
+    @property
+    def last(self) -> int | None:
+        """Time of the last frame in what is there, in ticks of the source."""
+
+    def add(self, segment: Segment) -> None:
+        """Takes what is in `part` for a finished segment."""
 
 
-def length(width: int, height: int) -> int:
-    """How many frames of a size a segment has, unless it is long."""
-    return min(FRAMES, max(_FEWEST, _PIXELS // (width * height)))
+class Border(NamedTuple):
+    """Between two segments: the number of the second one, and the digest of what came before it (`maps.Maps`)."""
+
+    segment: int
+    digest: str
+
+
+class Note(NamedTuple):
+    """What a segment remembers of a frame.
+
+    `stated` tells whether the bitstream gave it a map, `prediction` what the predictor saw in it if it looked (the
+    median, log2 step), `broken` what is wrong with the source there; `border` is there where it begins a segment.
+    """
+
+    stated: bool
+    prediction: float | None
+    broken: str | None
+    border: Border | None
 
 
 class Segments:
-    """Encodes frames, and notes each segment in a journal when it is finished.
+    """Encodes frames, and puts each segment on a shelf when it is finished."""
 
-    Where a segment ends depends on the times and the size of its frames alone.
-    """
-
-    def __init__(self, journal: Journal, encoding: Encoding, deinterlace: bool = False) -> None:
-        """Goes on after the segments that the journal has.
+    def __init__(self, shelf: Shelf, encoding: Encoding, first: int = 0, deinterlace: bool = False) -> None:
+        """Goes on after the segments that are there.
 
         Args:
-            journal: of the target.
+            shelf: takes the segments.
             encoding: of all segments.
+            first: number of the first one.
             deinterlace: make progressive frames of interlaced ones; each segment by itself, so that of its first and
                 last frame one neighbour is not known.
         """
-        self._journal = journal
+        self._shelf = shelf
         self._encoding = encoding
-        self._length = length(*encoding.size)
-        self._file: IO[bytes] | None = None
-        self._encoder = FrameEncoder(encoding)
+        self._number = first
+        self._last = shelf.last
         self._deinterlace = deinterlace
-        self._deinterlacer: fields.Deinterlacer | None = None
-        self._frames = 0
-        self._start = Fraction(0)
-        self._predictions: list[float] = []
+        self._file: IO[bytes] | None = None
 
-    def write(self, frame: av.VideoFrame, decoded: av.VideoFrame, prediction: float | None = None) -> None:
+    def write(self, frame: av.VideoFrame, decoded: av.VideoFrame, note: Note) -> None:
         """Encodes a frame.
 
         Args:
             frame: see `VideoWriter.write`.
             decoded: likewise.
-            prediction: what the predictor saw in it, if it looked: the median, log2 step.
+            note: of it; the first frame's has a border.
         """
-        time = (frame.pts or 0) * Fraction(frame.time_base or self._encoding.time_base)
-        if self._frames == self._length or (self._frames and time - self._start >= SECONDS):
-            self.finish()
-        if self._file is None:
-            self._file = self._journal.part.open("wb")
-            self._encoder = FrameEncoder(self._encoding, after=self._journal.last)
+        if note.border is not None:
+            self.finish(note.border)
+            self._file = self._shelf.part.open("wb")
+            self._encoder = FrameEncoder(self._encoding, after=self._last)
             self._deinterlacer = fields.Deinterlacer() if self._deinterlace else None
-            self._frames, self._start, self._predictions = 0, time, []
+            self._before = note.border.digest
+            self._notes: list[Note] = []
+        if self._file is None:
+            raise ValueError("the first frame must begin a segment. Received: a frame without a border")
         if self._deinterlacer is None:
             segments.append(self._file, self._encoder.encode(frame, decoded))
         else:
             for each in self._deinterlacer.push(video.with_picture(decoded, frame)):
                 segments.append(self._file, self._encoder.encode(each))
-        self._frames += 1
-        if prediction is not None:
-            self._predictions.append(prediction)
+        self._notes.append(note)
 
-    def finish(self) -> None:
-        """Finishes the segment at work, if there is one."""
-        if self._file is None:
-            return
-        for each in self._deinterlacer.flush() if self._deinterlacer else ():
-            segments.append(self._file, self._encoder.encode(each))
-        if self._encoder.last is None:
-            return
-        segments.append(self._file, self._encoder.flush())
-        self.close()
-        self._journal.add(self._frames, self._encoder.last, self._predictions)
+    def finish(self, border: Border, broken: str | None = None) -> None:
+        """Finishes the segment at work, if there is one; those up to the border have no frame that decodes.
+
+        Args:
+            border: behind it.
+            broken: what is wrong with the source after its last frame.
+        """
+        if self._file is not None:
+            for each in self._deinterlacer.flush() if self._deinterlacer else ():
+                segments.append(self._file, self._encoder.encode(each))
+            segments.append(self._file, self._encoder.flush())
+            self.close()
+            self._last = self._encoder.last
+            self._add(self._notes, self._before, border.digest, broken)
+        while self._number < border.segment:
+            self._shelf.part.touch()
+            self._add([], border.digest, border.digest, broken)
 
     def close(self) -> None:
         """Closes the file of the segment at work."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _add(self, notes: list[Note], before: str, after: str, broken: str | None) -> None:
+        self._number += 1
+        self._shelf.add(
+            Segment(
+                frames=len(notes),
+                last=self._last if notes else None,
+                predictions=[note.prediction for note in notes if note.prediction is not None],
+                stated=any(note.stated for note in notes),
+                broken=broken or next((note.broken for note in notes if note.broken), None),
+                before=before,
+                after=after,
+            )
+        )

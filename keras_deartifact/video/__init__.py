@@ -12,13 +12,17 @@ from keras_deartifact.video.carriers import lines, with_picture
 from keras_deartifact.video.containers import TooLargeError
 from keras_deartifact.video.info import StreamInfo, VideoInfo, probe
 from keras_deartifact.video.interlacing import Chain
-from keras_deartifact.video.reader import BrokenVideoError, Frame, macroblock_qp, read_frames
+from keras_deartifact.video.places import LostError, Packets, Place, read_packets
+from keras_deartifact.video.reader import BrokenVideoError, Frame, macroblock_qp, read_frames, shows_at_dts
 from keras_deartifact.video.writer import VideoWriter
 
 __all__ = [
     "BrokenVideoError",
     "Chain",
     "Frame",
+    "LostError",
+    "Packets",
+    "Place",
     "StreamInfo",
     "TooLargeError",
     "VideoInfo",
@@ -27,5 +31,7 @@ __all__ = [
     "macroblock_qp",
     "probe",
     "read_frames",
+    "read_packets",
+    "shows_at_dts",
     "with_picture",
 ]

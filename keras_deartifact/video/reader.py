@@ -19,8 +19,9 @@ from av.sidedata.encparams import VideoEncParams, VideoEncParamsType
 from av.video.stream import VideoStream
 
 from keras_deartifact import bounds
-from keras_deartifact.video import containers, interlacing, side_data
+from keras_deartifact.video import containers, interlacing, places, side_data
 from keras_deartifact.video.containers import Source
+from keras_deartifact.video.places import Place
 
 # Decoders that export quantisers; frame threads corrupt some of their maps, so these are limited to slice threads.
 _EXPORTS_QUANTISERS = frozenset(
@@ -49,10 +50,12 @@ class Frame:
         image: decoded planes, with `pts` and `time_base` always set; flagged interlaced where its bitstream or, for
             codecs that tell nothing of frames, its container says so.
         qp: float32 `(ceil(height / 16), ceil(width / 16))` as `macroblock_qp` gives it, or None.
+        fault: what was found broken first since the frame before, or None.
     """
 
     image: av.VideoFrame
     qp: npt.NDArray[np.float32] | None
+    fault: str | None = None
 
 
 def macroblock_qp(frame: av.VideoFrame) -> npt.NDArray[np.float32] | None:
@@ -94,7 +97,7 @@ def macroblock_qp(frame: av.VideoFrame) -> npt.NDArray[np.float32] | None:
     return quantiser
 
 
-def read_frames(source: Source, quantisers: bool = True) -> Iterator[Frame]:
+def read_frames(source: Source, quantisers: bool = True, place: Place | None = None) -> Iterator[Frame]:
     """Decodes the main video stream, one frame at a time, in presentation order.
 
     The main stream is the one marked as the default, else the one of the largest picture.
@@ -114,6 +117,7 @@ def read_frames(source: Source, quantisers: bool = True) -> Iterator[Frame]:
     Args:
         source: a path, or a seekable binary file object.
         quantisers: also export `Frame.qp`; costs frame-parallel decoding for the codecs that have it.
+        place: of the file, to begin there; None for its start. Frames that show before it may be missing or broken.
 
     Yields:
         A `Frame`.
@@ -121,26 +125,40 @@ def read_frames(source: Source, quantisers: bool = True) -> Iterator[Frame]:
     Raises:
         ValueError: the file is empty, not a video, or holds no video stream; raised by the call itself.
         FileNotFoundError: there is no such file.
+        LostError: what is at the place is not what was there.
         BrokenVideoError: raised after the last frame that decodes.
     """
-    with containers.open_input(source) as look:
-        by_dts = look.format.name == "avi" or _goes_back(look, containers.main_video(look, source))
+    if place is not None:
+        container, stream, packets = places.reach(source, place)
+        return _decode(container, stream, packets, quantisers, False, containers.label(source))
+    by_dts = shows_at_dts(source)
     if not isinstance(source, str | os.PathLike):
         source.seek(0)
     container = containers.open_input(source)
     stream = containers.main_video(container, source)
-    return _decode(container, stream, quantisers, by_dts, containers.label(source))
+    # All streams, for the latest end; the packets of the others are read from the file in any case.
+    packets = containers.packets(container)
+    return _decode(container, stream, packets, quantisers, by_dts, containers.label(source))
 
 
-def _goes_back(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether the presentation times of the first frames do not grow."""
-    times = [frame.pts for frame in islice(containers.decodable(container, stream), _LOOK_FRAMES)]
+def shows_at_dts(source: Source) -> bool:
+    """Whether a file's presentation times are none: in AVI, and where those of the first frames do not grow."""
+    with containers.open_input(source) as container:
+        stream = containers.main_video(container, source)
+        if container.format.name == "avi":
+            return True
+        times = [frame.pts for frame in islice(containers.decodable(container, stream), _LOOK_FRAMES)]
     known = [time for time in times if time is not None]
     return any(second < first for first, second in pairwise(known))
 
 
 def _decode(
-    container: InputContainer, stream: VideoStream, quantisers: bool, by_dts: bool, label: str
+    container: InputContainer,
+    stream: VideoStream,
+    packets: Iterator[Packet[Any]],
+    quantisers: bool,
+    by_dts: bool,
+    label: str,
 ) -> Iterator[Frame]:
     context = containers.decoder(stream)
     flagger = interlacing.Flagger.of_decoded(stream)
@@ -154,10 +172,11 @@ def _decode(
     expected = Fraction(stream.start_time or 0)
     last: int | None = None
     damage: list[str] = []
+    told = 0
     ends = _Ends(stream.index)
     clean = False
     with container:
-        for images, fault in _decoded(container, stream, context, ends):
+        for images, fault in _decoded(packets, stream, context, ends):
             if fault and (clean or fault != _UNDECODABLE):
                 damage.append(fault)
             for image in images:
@@ -173,7 +192,9 @@ def _decode(
                     expected = pts + step
                 image.pts, image.time_base = pts, time_base
                 last = pts
-                yield Frame(flagger.flagged(image), macroblock_qp(image) if maps else None)
+                news = damage[told] if told < len(damage) else None
+                told = len(damage)
+                yield Frame(flagger.flagged(image), macroblock_qp(image) if maps else None, news)
         if last is None:
             raise BrokenVideoError(f"No frame of the video decodes; check that the file is complete. Received: {label}")
         missing = _missing_seconds(container, stream, ends, rate)
@@ -210,11 +231,9 @@ class _Ends:
 
 
 def _decoded(
-    container: InputContainer, stream: VideoStream, context: av.VideoCodecContext, ends: _Ends
+    packets: Iterator[Packet[Any]], stream: VideoStream, context: av.VideoCodecContext, ends: _Ends
 ) -> Iterator[tuple[list[av.VideoFrame], str | None]]:
     """Yields what every video packet decodes to, and what is wrong with it."""
-    # All streams, for the latest end; the packets of the others are read from the file in any case.
-    packets = containers.packets(container)
     while True:
         try:
             packet = next(packets)
