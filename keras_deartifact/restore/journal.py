@@ -49,6 +49,7 @@ class Segment:
         broken: what is wrong with the source in it or at its end, or None.
         before: digest of what was decoded before it and has to do with it.
         after: the same of the segment that follows it: the two are equal, unless they came from different frames.
+        from_start: whether the source was decoded from its start for it.
         sha256: of its file.
     """
 
@@ -59,6 +60,7 @@ class Segment:
     broken: str | None = None
     before: str = ""
     after: str = ""
+    from_start: bool = True
     sha256: str = ""
 
 

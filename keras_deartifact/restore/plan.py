@@ -162,7 +162,7 @@ def outline(source: files.StrPath, target: files.StrPath, options: VideoOptions)
 
 def with_segments(plan: VideoPlan, source: files.StrPath) -> VideoPlan:
     """Returns a plan with the segments of the source, from all of its packets."""
-    packets = None if video.shows_at_dts(source) else video.read_packets(source)
+    packets = video.read_packets(source, video.shows_at_dts(source))
     if packets is None:
         return plan
     return dataclasses.replace(plan, segments=tuple(_segments(packets, length(*plan.size))))

@@ -5,8 +5,9 @@
     join_segments(source, target, plan, records, paths)
 
 Each segment notes a digest of what was decoded before it, and of what was at its end (`maps.Maps.digest`). Where two
-neighbours are not at one, the decoder of the second began at a frame that the file calls a key frame, and is none:
-`seams` tells, and that segment has to be made from frames that are decoded from the start of the file.
+neighbours are not at one, the decoder of one began at a frame that the file calls a key frame, and is none: `seams`
+tells, and that segment has to be made from frames that are decoded from the start of the file. So are, without asking,
+those in which something is damaged.
 """
 
 import os
@@ -93,12 +94,16 @@ def restore_segment(
 
 
 def seams(records: Sequence[Segment]) -> list[int]:
-    """The segments that were not made from what the ones before them end with.
+    """The segments that are to be made anew with `from_start`: one does not go on from what its neighbour ends with.
 
     Returns:
-        Their indices. The first of them is to be made anew with `from_start`; then ask again.
+        Their indices, in order; when they are made anew, there may be others.
     """
-    return [index for index in range(1, len(records)) if records[index].before != records[index - 1].after]
+    wrong = set()
+    for index in range(1, len(records)):
+        if records[index].before != records[index - 1].after:
+            wrong |= {each for each in (index - 1, index) if not records[each].from_start}
+    return sorted(wrong)
 
 
 def join_segments(
@@ -133,7 +138,7 @@ def join_segments(
         )
     if wrong := seams(records):
         raise ValueError(
-            f"each segment must follow the one before; make number {wrong[0]} with from_start=True. Received: {wrong}"
+            f"each segment must follow the one before; make these anew with from_start=True. Received: {wrong}"
         )
     for record, path in zip(records, places, strict=True):
         if journal.digest(path) != record.sha256:

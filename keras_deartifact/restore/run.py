@@ -142,17 +142,18 @@ class Run:
             ValueError: see `restore_video`.
         """
         place = self._plan.segments[first].place if first < len(self._plan.segments) else None
-        done = self._done
+        done, deinterlace = self._done, self._plan.options.deinterlace
+        segments = Segments(shelf, encoding, first, deinterlace, place is None)
         try:
-            self._overlap(shelf, encoding, _Stretch(first, end, before, place))
+            self._overlap(segments, encoding, _Stretch(first, end, before, place))
         except video.LostError:
             if place is None:
                 raise
-            self._done = done
-            self._overlap(shelf, encoding, _Stretch(first, end, None, None))
+            self._done = done + segments.frames
+            segments = Segments(shelf, encoding, segments.number, deinterlace)
+            self._overlap(segments, encoding, _Stretch(segments.number, end, None, None))
 
-    def _overlap(self, shelf: Shelf, encoding: Encoding, stretch: _Stretch) -> None:
-        segments = Segments(shelf, encoding, stretch.first, self._plan.options.deinterlace)
+    def _overlap(self, segments: Segments, encoding: Encoding, stretch: _Stretch) -> None:
         with contextlib.closing(segments):
             frames = self._decode(stretch, encoding.size)
             if _is_small(*encoding.size):
@@ -189,9 +190,12 @@ class Run:
                         numbers = Counted(length(*size), Fraction(here.time_base or 1))
                     if look < 0:
                         self.started = time.perf_counter()
+                    if place is not None and frame.fault is not None:
+                        # What is put in place of damage may come from any frame before.
+                        raise video.LostError(f"no packet may be damaged. Received: {frame.fault}")
                     segment, look = numbers.see(here.pts or 0)
                     if end is not None and segment >= end:
-                        self._end = Border(segment, maps.digest(look))
+                        self._end = Border(end, maps.digest(look))
                         return
                     border = None
                     if segment > current:
@@ -203,7 +207,7 @@ class Run:
                     if segment >= first:
                         yield self._prepared(frame, maps, look, border)
         except video.BrokenVideoError as error:
-            if look < 0 and place is not None:
+            if place is not None:
                 raise video.LostError(str(error)) from error
             if look < 0:
                 raise

@@ -47,9 +47,16 @@ class Note(NamedTuple):
 
 
 class Segments:
-    """Encodes frames, and puts each segment on a shelf when it is finished."""
+    """Encodes frames, and puts each segment on a shelf when it is finished.
 
-    def __init__(self, shelf: Shelf, encoding: Encoding, first: int = 0, deinterlace: bool = False) -> None:
+    Attributes:
+        number: of the segment at work, or of the next one.
+        frames: how many there are in those that are finished.
+    """
+
+    def __init__(
+        self, shelf: Shelf, encoding: Encoding, first: int = 0, deinterlace: bool = False, from_start: bool = True
+    ) -> None:
         """Goes on after the segments that are there.
 
         Args:
@@ -58,12 +65,14 @@ class Segments:
             first: number of the first one.
             deinterlace: make progressive frames of interlaced ones; each segment by itself, so that of its first and
                 last frame one neighbour is not known.
+            from_start: see `journal.Segment`.
         """
         self._shelf = shelf
         self._encoding = encoding
-        self._number = first
+        self.number, self.frames = first, 0
         self._last = shelf.last
         self._deinterlace = deinterlace
+        self._from_start = from_start
         self._file: IO[bytes] | None = None
 
     def write(self, frame: av.VideoFrame, decoded: av.VideoFrame, note: Note) -> None:
@@ -104,8 +113,8 @@ class Segments:
             self.close()
             self._last = self._encoder.last
             self._add(self._notes, self._before, border.digest, broken)
-        while self._number < border.segment:
-            self._shelf.part.touch()
+        while self.number < border.segment:
+            self._shelf.part.write_bytes(b"")
             self._add([], border.digest, border.digest, broken)
 
     def close(self) -> None:
@@ -115,7 +124,8 @@ class Segments:
             self._file = None
 
     def _add(self, notes: list[Note], before: str, after: str, broken: str | None) -> None:
-        self._number += 1
+        self.number += 1
+        self.frames += len(notes)
         self._shelf.add(
             Segment(
                 frames=len(notes),
@@ -125,5 +135,6 @@ class Segments:
                 broken=broken or next((note.broken for note in notes if note.broken), None),
                 before=before,
                 after=after,
+                from_start=self._from_start,
             )
         )

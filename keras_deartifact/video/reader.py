@@ -123,14 +123,15 @@ def read_frames(source: Source, quantisers: bool = True, place: Place | None = N
         A `Frame`.
 
     Raises:
-        ValueError: the file is empty, not a video, or holds no video stream; raised by the call itself.
+        ValueError: the file is empty, not a video, or holds no video stream, or not the place; raised by the call
+            itself.
         FileNotFoundError: there is no such file.
-        LostError: what is at the place is not what was there.
+        LostError: raised on the way, if what follows the place is not what was read there before.
         BrokenVideoError: raised after the last frame that decodes.
     """
     if place is not None:
         container, stream, packets = places.reach(source, place)
-        return _decode(container, stream, packets, quantisers, False, containers.label(source))
+        return _decode(container, stream, packets, quantisers, place.by_dts, containers.label(source))
     by_dts = shows_at_dts(source)
     if not isinstance(source, str | os.PathLike):
         source.seek(0)
