@@ -183,6 +183,23 @@ def test_refused_after_a_segment_leaves_nothing(tmp_path, make_video, monkeypatc
 
 
 @pytest.mark.slow
+def test_x264_makes_the_same_packets_of_fields_again(tmp_path, make_video):
+    """On four threads, about one run in twenty differs."""
+    more = {"size": (416, 256), "acodec": None, "times": [40 * index for index in range(120)]}
+    source = make_video(tmp_path / "in.mkv", options={"x264-params": "tff=1"}, **more)
+    with video.VideoWriter(tmp_path / "out.mkv", source, **encoders.choose("libx264").settings) as writer:
+        results = set()
+        for _ in range(40):
+            encoder, packets = FrameEncoder(writer.encoding), []
+            for frame in video.read_frames(source):
+                packets += encoder.encode(frame.image)
+            packets += encoder.flush()
+            results.add(b"".join(map(bytes, packets)))
+        writer.write(frame.image)
+    assert writer.encoding.interlaced and len(results) == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", encoders.ENCODERS)
 @pytest.mark.parametrize("size", [(350, 262), (718, 406), (854, 480)])
 def test_encoders_make_the_same_packets_again(codec, size, photo):

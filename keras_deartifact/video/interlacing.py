@@ -55,6 +55,9 @@ def prepare(encoder: av.VideoCodecContext, order: int, first: av.VideoFrame) -> 
     if order not in _INTERLACED:
         order = _UPPER_FIRST if _shows_upper_first(first) else _LOWER_FIRST
     encoder.field_order = order
+    if encoder.name in ("libx264", "libx264rgb"):
+        # On more, x264 gives other bits of the same interlaced frames from run to run.
+        encoder.thread_count = 1
 
 
 class Flagger:
