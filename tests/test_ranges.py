@@ -243,7 +243,7 @@ def test_what_packets_do_not_tell_is_one_piece(tmp_path, make_video):
     source = make_video(tmp_path / "in.h264", acodec=None)
     planned = restore.plan_video(source, tmp_path / "out.mkv")
     assert planned.segments == ()
-    with pytest.raises(ValueError, match="one of 0 segments"):
+    with pytest.raises(ValueError, match="one piece must be restored by restore_video"):
         restore.restore_segment(restorer, predictor, source, planned, 0, tmp_path / "0")
 
 
@@ -255,6 +255,8 @@ def test_what_does_not_belong_together_is_refused(tmp_path, make_video):
     with pytest.raises(FileExistsError):
         restore.join_segments(source, target, planned, records, paths)
     target.unlink()
+    with pytest.raises(ValueError, match="index of one of 11 segments. Received: index=11"):
+        restore.restore_segment(restorer, predictor, source, planned, 11, paths[0])
     with pytest.raises(ValueError, match="expected 11 segments. Received: 10 records and 11 paths"):
         restore.join_segments(source, target, planned, records[1:], paths)
     strange = replace(records[6], before="another")

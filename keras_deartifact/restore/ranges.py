@@ -69,9 +69,11 @@ def restore_segment(
         What is known of it. A segment in which no frame decodes has none.
 
     Raises:
-        ValueError: see `restore_video`; or the plan has no such segment, or is one of another file.
+        ValueError: see `restore_video`; or the plan has no such segment, or none at all; or it is one of another file.
         OSError: the file system does not give or take it.
     """
+    if not plan.segments:
+        raise ValueError(f"a video in one piece must be restored by restore_video. Received: {os.fspath(source)}")
     if not 0 <= index < len(plan.segments):
         raise ValueError(f"expected the index of one of {len(plan.segments)} segments. Received: index={index}")
     path = Path(path)
