@@ -129,20 +129,26 @@ def test_frames_and_fields_that_take_turns(tmp_path, deinterlace):
     assert (tmp_path / "apart.mkv").read_bytes() == (tmp_path / "whole.mkv").read_bytes()
 
 
-def test_a_run_that_goes_on_decodes_only_what_it_has_to(tmp_path, make_video, monkeypatch):
-    source = make_video(tmp_path / "in.mp4", options=X264, times=LONG)
-    one_run(source, tmp_path / "whole.mkv", preset="ultrafast")
-    calls, decoded = [], []
+def interrupted(calls, source, target):
+    """Restores so many frames; returns how many of them are kept."""
 
-    def interrupted(frames, quantiser_map):
-        calls.append(1)
-        if len(calls) > 100:
+    def limited(frames, quantiser_map):
+        nonlocal calls
+        calls -= 1
+        if calls < 0:
             raise KeyboardInterrupt
         return restorer(frames, quantiser_map)
 
-    interrupted.__qualname__ = restorer.__qualname__
+    limited.__qualname__ = restorer.__qualname__
     with pytest.raises(KeyboardInterrupt):
-        restore.restore_video(interrupted, source, tmp_path / "out.mkv", predictor=predictor, preset="ultrafast")
+        restore.restore_video(limited, source, target, predictor=predictor, preset="ultrafast")
+    return restore.frames_kept(target)
+
+
+def test_a_run_that_goes_on_decodes_only_what_it_has_to(tmp_path, make_video, monkeypatch):
+    source = make_video(tmp_path / "in.mp4", options=X264, times=LONG)
+    one_run(source, tmp_path / "whole.mkv", preset="ultrafast")
+    kept, decoded = interrupted(100, source, tmp_path / "out.mkv"), []
     read_frames = video.read_frames
 
     def counted(*arguments, **options):
@@ -152,7 +158,7 @@ def test_a_run_that_goes_on_decodes_only_what_it_has_to(tmp_path, make_video, mo
 
     monkeypatch.setattr(video, "read_frames", counted)
     report = one_run(source, tmp_path / "out.mkv", preset="ultrafast")
-    assert 80 < report.continued < 100
+    assert 80 < report.continued == kept < 100
     assert len(decoded) < len(LONG) - report.continued + 50
     assert (tmp_path / "out.mkv").read_bytes() == (tmp_path / "whole.mkv").read_bytes()
 
@@ -210,6 +216,25 @@ def test_lost_frames_are_missing_in_their_segment_alone(tmp_path, make_video, na
     assert (tmp_path / "apart.mkv").read_bytes() == (tmp_path / "whole.mkv").read_bytes()
     assert [record.frames for record in records][2:5] == [5, 0, LENGTH - 2]
     assert records[0].broken is None and "does not decode" in records[4].broken
+
+
+def test_a_run_that_goes_on_meets_damage(tmp_path, make_video):
+    """Then it decodes from the start of the file, for what it has not done yet."""
+    plain = make_video(tmp_path / "plain.mkv", "mpeg4", None, options={"g": "12"}, times=LONG)
+
+    def spoil(index, packet):
+        if index in range(100, 103):
+            packet.update(b"\xff" * packet.size)
+        return True
+
+    source = copied(plain, tmp_path / "in.mkv", spoil)
+    whole = one_run(source, tmp_path / "whole.mkv", preset="ultrafast")
+    assert interrupted(60, source, tmp_path / "out.mkv") < 60
+    seen = []
+    report = one_run(source, tmp_path / "out.mkv", preset="ultrafast", progress=seen.append)
+    assert (tmp_path / "out.mkv").read_bytes() == (tmp_path / "whole.mkv").read_bytes()
+    assert (report.frames, bool(report.broken)) == (whole.frames, True) == (len(LONG) - 3, True)
+    assert report.continued > 30 and seen[-1] == report.frames
 
 
 def test_a_recording_that_begins_between_key_frames(tmp_path, make_video):

@@ -3,7 +3,7 @@
 `restore_frames` pads and tiles. `restore_image` and `restore_video` make a restored copy of a file that keeps all but
 the pixels. The copy is written under a hidden temporary name beside its target and gets its name when it is complete.
 A run that fails leaves nothing behind but what is finished of a video, and what is refused not even that. The source is
-only ever read.
+only ever read. `plan_video`, `restore_segment` and `join_segments` make what `restore_video` makes, in parts.
 """
 
 from keras_deartifact.restore.frames import MARGIN, TILE, WHOLE_PIXELS, margin_of_tile, restore_frames

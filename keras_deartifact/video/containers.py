@@ -40,14 +40,18 @@ class TooLargeError(ValueError):
 
 
 def open_input(source: Source) -> InputContainer:
-    """Opens a file to read.
+    """Opens a file to read, from its beginning.
 
     Raises:
         ValueError: it is empty, of no kind that ffmpeg knows, or cut off before its index.
         OSError: the file system does not give it.
     """
-    # A whole path, or a name such as `http:a.mp4` would be taken for an address.
-    file = os.path.abspath(source) if isinstance(source, str | os.PathLike) else source
+    if isinstance(source, str | os.PathLike):
+        # A whole path, or a name such as `http:a.mp4` would be taken for an address.
+        file: str | BinaryIO = os.path.abspath(source)
+    else:
+        file = source
+        file.seek(0)
     try:
         # Tags that are not UTF-8 must not stop the work; `text` reads them.
         with bounds.decoding():

@@ -35,6 +35,9 @@ from keras_deartifact.video.containers import Source
 # hold back fewer.
 _MOST_MOVED = 32
 
+# So much earlier a seek is tried, where one to a place itself led behind it.
+_EARLIER_SECONDS = 2
+
 
 class LostError(ValueError):
     """A decoder cannot go on from a place as one that came there from the start of the file."""
@@ -168,14 +171,14 @@ def reach(source: Source, place: Place) -> tuple[InputContainer, VideoStream, It
         LostError: raised while packets are read: after a jump, they are not what they were in a row.
     """
     # Formats seek by either time, some of them roughly or not at all.
-    for time in (place.time, place.dts, None):
+    for time, earlier_seconds in ((place.time, 0), (place.dts, 0), (place.dts, _EARLIER_SECONDS), (None, 0)):
         container = containers.open_input(source)
         stream = containers.main_video(container, source)
         reading = containers.packets(container)
         try:
             if time is not None:
                 with bounds.decoding():
-                    container.seek(time, stream=stream)
+                    container.seek(time - round(earlier_seconds / containers.time_base(stream)), stream=stream)
             packet = _find(reading, stream, place, time is None)
         except av.FFmpegError:
             if time is None:

@@ -3,7 +3,6 @@
 # PyAV's Packet is generic in its stubs alone, so annotations must not be evaluated.
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -133,8 +132,6 @@ def read_frames(source: Source, quantisers: bool = True, place: Place | None = N
         container, stream, packets = places.reach(source, place)
         return _decode(container, stream, packets, quantisers, place.by_dts, containers.label(source))
     by_dts = shows_at_dts(source)
-    if not isinstance(source, str | os.PathLike):
-        source.seek(0)
     container = containers.open_input(source)
     stream = containers.main_video(container, source)
     # All streams, for the latest end; the packets of the others are read from the file in any case.
