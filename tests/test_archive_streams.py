@@ -1,5 +1,6 @@
 """What an archive's files hold beside the picture, made by ffmpeg, and what becomes of it."""
 
+import re
 import subprocess
 from fractions import Fraction
 from itertools import pairwise
@@ -11,6 +12,7 @@ from av.stream import AttachmentStream, Disposition
 from PIL import Image
 
 from keras_deartifact import restore, video
+from keras_deartifact.cli import main
 from keras_deartifact.video.clock import Clock
 
 VIDEO = "-f lavfi -i testsrc2=s=96x64:r=30000/1001:d=1"
@@ -362,3 +364,23 @@ def test_dispositions_of_the_picture(tmp_path, ffmpeg, copy_video):
     copy_video(source, tmp_path / "out.mkv")
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert container.streams.video[0].disposition == Disposition.default | Disposition.original
+
+
+@pytest.mark.parametrize("name", ["copy.mkv", "copy.mp4"])
+def test_damaged_audio_is_left_out_and_named(tmp_path, make_video, name):
+    """In a transport stream each packet of AAC has a header, without which other containers cannot take it."""
+    source = make_video(tmp_path / "old.ts", times=[40 * index for index in range(50)])
+    contents = bytearray(source.read_bytes())
+    audio = [at for at in range(0, len(contents), 188) if int.from_bytes(contents[at + 1 : at + 3]) & 0x5FFF == 0x101]
+    for at in audio[len(audio) // 2 : len(audio) // 2 + 3]:
+        contents[at + 4 : at + 188] = bytes(184)
+    source.write_bytes(contents)
+    report = restore.restore_video(lambda frames, _: frames, source, tmp_path / name, preset="ultrafast")
+    assert report.frames == 50
+    assert re.fullmatch(r"damaged packets were left out: \d of audio stream 1 \(aac\)", report.broken)
+    assert main(["restore", str(source), "-o", str(tmp_path / f"again-{name}"), "--strength", "0"]) == 3
+    kept = []
+    for path in (source, tmp_path / name):
+        with av.open(str(path)) as container:
+            kept.append(sum(1 for packet in container.demux(audio=0) if packet.size))
+    assert 0 < kept[1] < kept[0]

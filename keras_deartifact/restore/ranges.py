@@ -116,7 +116,7 @@ def join_segments(
     paths: Sequence[files.StrPath],
     *,
     overwrite: bool = False,
-) -> None:
+) -> str | None:
     """Makes the restored video from all of its segments; it gets its name when it is complete.
 
     Args:
@@ -126,6 +126,9 @@ def join_segments(
         records: of `restore_segment`, one for each segment.
         paths: of their packets.
         overwrite: whether an existing target may be replaced.
+
+    Returns:
+        What of the other streams is damaged and could not be copied; None for nothing.
 
     Raises:
         ValueError: a segment is missing, has other packets than it had, or does not follow the one before (`seams`);
@@ -147,3 +150,4 @@ def join_segments(
             raise ValueError(f"the packets must be those of the record. Received: {path}")
     with files.replacing(source, target, overwrite) as temporary, plan.writer(temporary, source) as writer:
         writer.write_segments(places)
+    return writer.damaged

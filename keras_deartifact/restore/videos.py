@@ -162,7 +162,7 @@ def restore_video(
         codec=str(planned.options.codec),
         states_quantisers=any(each.stated for each in work.segments),
         predicted_log2_step=float(np.median(predictions)) if predictions else None,
-        broken=journal.broken(work.segments),
+        broken=journal.broken(work.segments) or complete.damaged,
         skipped=tuple(trial.skipped),
     )
 

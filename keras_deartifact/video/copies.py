@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -64,6 +65,7 @@ class StreamCopies:
         self._target = target
         self._earlier = earlier
         self._copies: dict[int, Stream] = {}
+        self._damaged: Counter[str] = Counter()
         self._clocks: dict[int, Clock] = {}
         chapters = bool(opened.chapters())
         others = [
@@ -94,11 +96,22 @@ class StreamCopies:
                 return
             if seconds is not None and packet.dts * Fraction(packet.time_base) > seconds:
                 return
-            copy = self._copies[packet.stream_index]
-            self._clocks[packet.stream_index].set(packet, Fraction(copy.time_base or packet.time_base))
+            index = packet.stream_index
+            copy = self._copies[index]
+            self._clocks[index].set(packet, Fraction(copy.time_base or packet.time_base))
             packet.stream = copy
-            self._target.mux_one(packet)
+            try:
+                self._target.mux_one(packet)
+            except av.error.InvalidDataError:
+                # Between MPEG-TS and the others headers change, which a damaged packet may lack.
+                self._damaged[holding.describe(self._opened.streams[index])] += 1
             self._pending = None
+
+    @property
+    def damaged(self) -> str | None:
+        """What could not be copied so far, because it is damaged; None for nothing."""
+        counts = [f"{count} of {name}" for name, count in self._damaged.items()]
+        return f"damaged packets were left out: {', '.join(counts)}" if counts else None
 
     def _add(self, stream: Stream, source: Source) -> None:
         if isinstance(stream, VideoStream) and containers.is_picture(stream) and self._target.format.name == "matroska":

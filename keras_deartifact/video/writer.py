@@ -201,6 +201,11 @@ class VideoWriter:
         """Closes the files before the video is complete."""
         self._stack.close()
 
+    @property
+    def damaged(self) -> str | None:
+        """What of the other streams could not be copied so far, because it is damaged; None for nothing."""
+        return self._copies.damaged
+
     def _open_output(self, path: str | os.PathLike[str]) -> OutputContainer:
         name = os.fspath(path)
         try:
