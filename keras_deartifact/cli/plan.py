@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from keras_deartifact import console
-from keras_deartifact.cli import isolation
+from keras_deartifact.cli import isolation, options
 from keras_deartifact.cli.records import Record
 
 
@@ -112,17 +112,16 @@ def would_do(arguments: argparse.Namespace, source: Path, target: Path, media: s
         OSError: likewise.
     """
     from keras_deartifact import restore
-    from keras_deartifact.cli.restore import options_of
 
     left_out: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         beside = Path(folder) / target.name
         try:
-            options = options_of(arguments, source, media)
+            given = options.of_file(arguments, source, media)
             if media == "image":
-                restore.restore_image(_restorer, source, beside, **options)
+                restore.restore_image(_restorer, source, beside, **given)
             else:
-                restore.restore_video(_restorer, source, beside, notice=left_out.append, **options)
+                restore.restore_video(_restorer, source, beside, notice=left_out.append, **given)
         except _Enough:
             pass
         except Exception as error:

@@ -7,10 +7,10 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keras_deartifact import console
-from keras_deartifact.cli import interruption, isolation, pages, records, selection
+from keras_deartifact.cli import interruption, isolation, options, pages, records, selection
 from keras_deartifact.cli.common import (
     BROKEN,
     DONE,
@@ -51,67 +51,7 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         help="the file to write, whose extension gives the format, or a folder; a folder as input gives a folder with "
         "the same structure, where formats that cannot be written become .png or .mkv",
     )
-    parser.add_argument(
-        "--strength",
-        type=_strength,
-        metavar="S",
-        help="0 changes nothing, 1 takes what the network makes, up to 2 exaggerates it (default: 1, held back where "
-        "it would change more than the compression can account for)",
-    )
-    parser.add_argument(
-        "--codec",
-        help="encoder of a video: libx264 (the default, because everything plays it; up to 10 bits), libx265 (the "
-        "default for 12 bits; smaller and several times slower), libx264rgb (the default for RGB), libvpx-vp9 (the "
-        "default for .webm), libsvtav1, ffv1 (lossless; the default for alpha in .mkv)",
-    )
-    parser.add_argument(
-        "--crf",
-        type=float,
-        metavar="N",
-        help="quality of a video in the encoder's own scale, down is better (default: 14 for H.264 and H.265, 10 for "
-        "VP9 and AV1, at which the second encode takes back 0.02 dB of a source of CRF 40 and about 0.1 dB of one of "
-        "CRF 28)",
-    )
-    parser.add_argument(
-        "--preset",
-        metavar="P",
-        help="speed of the encoder against size, in its own words (default: faster for H.264 and H.265, because slower "
-        "ones make files a few percent smaller and take the processor from the network)",
-    )
-    parser.add_argument(
-        "--quality",
-        type=int,
-        metavar="Q",
-        help="of a JPEG, 1 to 100 (default: 98, at which a restored picture keeps what it gained), or of a lossy WebP "
-        "(default: lossless)",
-    )
-    parser.add_argument(
-        "--bits",
-        type=int,
-        choices=(8, 16),
-        help="of a picture's samples (default: as many as the input has); 16, for PNG and TIFF, keep what the network "
-        "makes finer than 8 can hold; in a folder as output, other pictures then become .png",
-    )
-    parser.add_argument(
-        "--within-quantisation",
-        action="store_true",
-        help="of a JPEG: bring the result into the intervals that the file's own quantisation leaves open, so that it "
-        "is a picture which this file can have been made from: recompressed in the same way it gives the same "
-        "coefficients, of fine steps nearly all. With a folder as input, files of other formats are restored without "
-        "it",
-    )
-    parser.add_argument(
-        "--drop",
-        action="store_true",
-        help="leave out, and name before work starts, what the output's container or codec cannot hold of a video: "
-        "streams, alpha, HDR metadata of single frames; without this such a video is refused, with what can hold it",
-    )
-    parser.add_argument(
-        "--deinterlace",
-        action="store_true",
-        help="make one progressive frame of each interlaced frame of a video, after it was restored (by default its "
-        "fields are restored one by one, and stay fields)",
-    )
+    options.add_flags(parser)
     parser.add_argument(
         "--restart",
         action="store_true",
@@ -183,10 +123,6 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
     parser.set_defaults(run=_restore)
 
 
-def _strength(text: str) -> float:
-    return within(text, float(text), 0.0, 2.0)
-
-
 def _seconds(text: str) -> float:
     return within(text, float(text), 0.1, 600.0)
 
@@ -248,14 +184,14 @@ def _preview(
     from keras_deartifact import restore
 
     restorer, predictor = networks
-    options = options_of(arguments, source, media) | {"predictor": predictor}
+    given = options.of_file(arguments, source, media) | {"predictor": predictor}
     if media == "image":
-        restore.preview_image(restorer, source, target, **options)
+        restore.preview_image(restorer, source, target, **given)
         print(f"{target}: compressed on the left, restored on the right")
         return DONE
     with console.progress(None, source.name, note=lambda: _told(restorer)) as step_to:
         seconds = arguments.preview
-        count = restore.preview_video(restorer, source, target, seconds=seconds, progress=step_to, **options)
+        count = restore.preview_video(restorer, source, target, seconds=seconds, progress=step_to, **given)
     print(f"{target}: {count} frames, compressed on the left, restored on the right")
     return DONE
 
@@ -267,7 +203,7 @@ def restore_file(
     from keras_deartifact import restore
 
     restorer, predictor = networks
-    options = options_of(arguments, source, media) | {"predictor": predictor}
+    given = options.of_file(arguments, source, media) | {"predictor": predictor}
     if media == "image":
         with contextlib.ExitStack() as stack:
             shown: list[Callable[[int], None]] = []
@@ -278,13 +214,13 @@ def restore_file(
                     shown.append(stack.enter_context(console.progress(total, source.name)))
                 shown[0](done)
 
-            image = restore.restore_image(restorer, source, target, progress=step_to_picture, **options)
+            image = restore.restore_image(restorer, source, target, progress=step_to_picture, **given)
         for remark in image.remarks:
             console.say(f"warning: {source}: {remark}")
         return f"{target}: {_image_summary(image)}", image
     name = f"{source}: " if arguments.input.is_dir() else ""
-    options["notice"] = lambda line: console.say(f"{name}left out: {line}")
-    options["restart"] = arguments.restart
+    given["notice"] = lambda line: console.say(f"{name}left out: {line}")
+    given["restart"] = arguments.restart
 
     def say_how_to_continue() -> None:
         if kept := restore.frames_kept(target):
@@ -300,7 +236,7 @@ def restore_file(
             console.progress(frame_count(source), source.name, note=lambda: _told(restorer), start=start) as step_to,
             interruption.prompt(part_with_the_user),
         ):
-            report = restore.restore_video(restorer, source, target, progress=step_to, **options)
+            report = restore.restore_video(restorer, source, target, progress=step_to, **given)
     except BaseException as error:
         # What is refused says itself what to do.
         if not isinstance(error, ValueError):
@@ -309,30 +245,10 @@ def restore_file(
     return f"{target}: {_summary(report)}", report
 
 
-def options_of(arguments: argparse.Namespace, source: Path, media: str) -> dict[str, Any]:
-    """What the arguments are to `restore_image` or `restore_video`."""
-    options: dict[str, Any] = {"strength": arguments.strength, "overwrite": arguments.overwrite}
-    if media == "image":
-        within = arguments.within_quantisation and (not arguments.input.is_dir() or _is_jpeg(source))
-        return options | {"quality": arguments.quality, "bits": arguments.bits, "within_quantisation": within}
-    return options | {
-        "codec": arguments.codec,
-        "crf": arguments.crf,
-        "preset": arguments.preset,
-        "drop": arguments.drop,
-        "deinterlace": arguments.deinterlace,
-    }
-
-
 def _told(restorer: "Restorer") -> str:
     """How strongly the last frame was compressed."""
     log2_step = getattr(restorer, "log2_step", None)
     return "" if log2_step is None else f"log2 step {log2_step:.2f}"
-
-
-def _is_jpeg(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(2) == b"\xff\xd8"
 
 
 def _image_summary(report: "ImageReport") -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_deartifact import console
+from keras_deartifact.cli import options
 from keras_deartifact.cli.common import frame_count, silenced
 
 if TYPE_CHECKING:
@@ -141,14 +142,13 @@ def _select(arguments: argparse.Namespace, sample: Work, wanted: float) -> "Sele
 def _trial(arguments: argparse.Namespace, restorer: "LoadedRestorer", source: Path) -> float | None:
     """Frames a second of a whole run; None where a few frames do not tell it."""
     from keras_deartifact import engines, restore
-    from keras_deartifact.cli.restore import options_of
 
-    options = options_of(arguments, source, "video")
+    given = options.of_file(arguments, source, "video")
     suffix = source.suffix if arguments.input.is_dir() else Path(arguments.output).suffix
     try:
         with silenced():
             predictor = engines.load_predictor(threads=arguments.threads)
-            return restore.trial(restorer, source, suffix or ".mkv", predictor=predictor, **options)
+            return restore.trial(restorer, source, suffix or ".mkv", predictor=predictor, **given)
     except (ValueError, OSError):
         # The run itself will say so.
         return None
