@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import re
 import sys
 import time
@@ -127,6 +128,19 @@ def silent_progress() -> Iterator[None]:
         yield
     finally:
         _silent = before
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Keeps what the engines note on stderr, from C++, when they first run, off the terminal."""
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def is_expected(error: Exception) -> bool:

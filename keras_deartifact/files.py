@@ -62,6 +62,11 @@ def has_media_name(path: StrPath) -> bool:
     return Path(path).suffix.lower() in _IMAGE_SUFFIXES | _VIDEO_SUFFIXES
 
 
+def has_video_name(path: StrPath) -> bool:
+    """Whether a file's name promises a video."""
+    return Path(path).suffix.lower() in _VIDEO_SUFFIXES
+
+
 def files_below(folder: StrPath, excluded: StrPath) -> list[Path]:
     """All files of a folder and the folders in it, sorted, as paths relative to it.
 
@@ -133,17 +138,30 @@ def check_target(source: StrPath, target: StrPath, overwrite: bool) -> None:
 def replacing(source: StrPath, target: StrPath, overwrite: bool) -> Iterator[Path]:
     """Gives the path of a temporary file that becomes `target` if the block succeeds, and vanishes if it fails."""
     check_target(source, target, overwrite)
+    with whole(target) as temporary:
+        yield temporary
+        # The run may have taken hours.
+        check_target(source, target, overwrite)
+
+
+@contextlib.contextmanager
+def whole(target: StrPath, folder: StrPath | None = None) -> Iterator[Path]:
+    """Gives the path of a temporary file that becomes `target` if the block succeeds, and vanishes if it fails.
+
+    Args:
+        target: the file; what is there is replaced.
+        folder: for the temporary file, on the same file system; by default the target's.
+    """
     # Through a link, so that the link stays and the rename does not cross file systems.
     final = Path(os.path.realpath(target))
-    temporary = final.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{final.suffix}")
+    beside = final if folder is None else Path(folder) / final.name
+    temporary = beside.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{final.suffix}")
     try:
         with naming(target, temporary):
             # With the permissions that any new file gets, which `tempfile` does not give.
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             yield temporary
             sync(temporary)
-            # The run may have taken hours.
-            check_target(source, target, overwrite)
             os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)

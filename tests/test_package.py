@@ -43,10 +43,12 @@ LAYERS = {
     "data": 3,
     "demo": 3,
     "description": 3,
+    "processes": 0,
     "report": 3,
     "restore": 3,
     "study": 3,
-    "cli": 4,
+    "archive": 4,
+    "cli": 5,
 }
 # These need the extra [train]; everything else has to work in the base install.
 TRAINING_MODULES = {"adversarial", "losses", "models", "perceptual", "complexity", "data"}

@@ -13,7 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from keras_deartifact import __version__, bounds, console
-from keras_deartifact.cli import bench, compare, demo, interruption, isolation, models, probe, restore, server, study
+from keras_deartifact.cli import (
+    archive,
+    bench,
+    compare,
+    demo,
+    interruption,
+    isolation,
+    models,
+    probe,
+    restore,
+    server,
+    study,
+)
 from keras_deartifact.cli.common import EXIT_CODES, FAILED, INTERRUPTED, INTERRUPTION, Parser, at_least_one, share
 
 __all__ = ["main"]
@@ -140,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     server.add_flags(model)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     restore.add(commands.add_parser, [common, reading, model])
+    archive.add(commands.add_parser, [common, reading, model])
     probe.add(commands.add_parser, [common, reading])
     compare.add(commands.add_parser, [common, reading])
     demo.add(commands.add_parser, [common, model])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deartifact import console
-from keras_deartifact.cli.common import DONE, Parser, aligned, as_json, at_least_one, silenced
+from keras_deartifact.cli.common import DONE, Parser, aligned, as_json, at_least_one
 
 if TYPE_CHECKING:
     from keras_deartifact.bench import SizeReport, Skipped
@@ -111,7 +111,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         sizes=tuple(dict.fromkeys(arguments.size or settings.sizes)),
         seconds=arguments.seconds or settings.seconds,
     )
-    with silenced():
+    with console.silenced():
         subjects, skipped = bench.load(arguments.model, arguments.threads, arguments.engine)
     with console.progress(bench.turns(subjects, settings), "bench", " turns") as step_to:
         turns = iter(range(1, bench.turns(subjects, settings) + 1))
@@ -127,7 +127,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     machine = bench.machine(arguments.threads)
     notes = bench.notes(subjects, matrix_limited)
     if not arguments.quick:
-        with silenced():
+        with console.silenced():
             notes += bench.remember(subjects, reports, arguments.threads)
     values = {
         "machine": machine,

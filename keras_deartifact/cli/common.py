@@ -1,9 +1,7 @@
 """What the sub-commands share: exit codes, types of arguments, the networks, tables and JSON."""
 
 import argparse
-import contextlib
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -64,7 +62,7 @@ def load_networks(arguments: argparse.Namespace) -> tuple["Restorer", "Predictor
     model = arguments.model or engines.DEFAULT_MODEL
     server = server_of(arguments)
     # Engines run for the first time when they are measured.
-    with silenced():
+    with console.silenced():
         choice = arguments.engine, arguments.threads, arguments.provider, server, arguments.perception
         restorer = engines.load(model, *choice)
         predictor = engines.load_predictor(threads=arguments.threads)
@@ -84,19 +82,6 @@ def frame_count(source: Path) -> int | None:
     if info.frame_count is not None or info.duration is None or info.frame_rate is None:
         return info.frame_count
     return round(info.duration * info.frame_rate)
-
-
-@contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Keeps what the engines note on stderr, from C++, when they first run, off the terminal."""
-    saved = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 def as_json(values: Any) -> str:

@@ -21,13 +21,11 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
-from keras_deartifact import bounds, console
+from keras_deartifact import bounds, console, processes
 from keras_deartifact.cli.common import FAILED
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGALRM, signal.SIGKILL)
-# What `prctl` calls it, in Linux's <sys/prctl.h>.
-_SET_PARENT_DEATH_SIGNAL = 1
 _NAME_BYTES = 4096
 # A signal to the whole group reaches the process that works without help.
 _PASS_ON_AFTER_SECONDS = 0.05
@@ -65,7 +63,7 @@ def work_apart(output: Path | None, goes_on: bool) -> int | None:
         _shared[0:1] = b"\0"
         process = os.fork()
         if process == 0:
-            _die_with(waiting)
+            processes.end_with(waiting)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             bounds.end_if_stuck()
             return None
@@ -132,16 +130,6 @@ def what_happened(number: int) -> str:
     if number == signal.SIGKILL:
         return "the system ended the work, most likely for want of memory; use a machine with more"
     return f"reading it crashed ({signal.Signals(number).name}); the file is broken, or a library that reads it is"
-
-
-def _die_with(waiting: int) -> None:
-    """Lets the system kill this process when the one that waits is killed."""
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != waiting:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _ended(process: int, watched: set[signal.Signals]) -> int:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from keras_deartifact import __version__, console
 from keras_deartifact.cli import records
-from keras_deartifact.cli.common import silenced
 from keras_deartifact.cli.records import Record
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def write(arguments: argparse.Namespace, done: Sequence[Record], of_model: dict[
     count = min(len(restored), _PICTURES)
     looked_at = [restored[(2 * place + 1) * len(restored) // (2 * count)] for place in range(count)]
     entries = []
-    with silenced():
+    with console.silenced():
         predictor = engines.load_predictor(threads=arguments.threads)
         predictor(np.zeros((1, 32, 32, 3), np.float32))
     with console.progress(count, Path(arguments.report).name, " files") as step_to:

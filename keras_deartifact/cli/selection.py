@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from keras_deartifact import console
 from keras_deartifact.cli import options
-from keras_deartifact.cli.common import frame_count, silenced
+from keras_deartifact.cli.common import frame_count
 
 if TYPE_CHECKING:
     from keras_deartifact.engines import LoadedRestorer, Selection
@@ -122,7 +122,7 @@ def _select(arguments: argparse.Namespace, sample: Work, wanted: float) -> "Sele
     loaded: dict[str, LoadedRestorer] = {}
 
     def alone(name: str) -> float:
-        with silenced():
+        with console.silenced():
             choice = arguments.engine, arguments.threads, arguments.provider, None, arguments.perception
             loaded[name] = engines.load(name, *choice)
             height, width = engines.SPEED_SIZE
@@ -146,7 +146,7 @@ def _trial(arguments: argparse.Namespace, restorer: "LoadedRestorer", source: Pa
     given = options.of_file(arguments, source, "video")
     suffix = source.suffix if arguments.input.is_dir() else Path(arguments.output).suffix
     try:
-        with silenced():
+        with console.silenced():
             predictor = engines.load_predictor(threads=arguments.threads)
             return restore.trial(restorer, source, suffix or ".mkv", predictor=predictor, **given)
     except (ValueError, OSError):

@@ -1,0 +1,289 @@
+"""The one process that knows of everything: it hands out units, writes the ledger, and sets aside what fails.
+
+What follows from a unit's result is said here and nowhere else:
+
+    begin    a picture is finished; a video gets its segments; a unit that crashed is cut into one for each file
+    segment  when it was the last one, the video is to be joined
+    join     the video is finished, and its segments are to be cleared away
+    failed   it waits again, until so many attempts have failed: then its file is set aside, with the reason
+"""
+
+import collections
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from keras_deartifact import files
+from keras_deartifact.archive import networks
+from keras_deartifact.archive.executors import Executor, Outcome
+from keras_deartifact.archive.keeping import Kept
+from keras_deartifact.archive.ledger import File, Unit
+from keras_deartifact.archive.progress import progress
+from keras_deartifact.archive.storage import Entry, Place
+from keras_deartifact.archive.units import Job, Result, Task, target_of
+
+# So many pictures, or bytes of them, are begun at a time: a small one takes milliseconds.
+_BATCH_FILES, _BATCH_BYTES = 32, 32 << 20
+
+# A node that ends takes all that it works on with it. A file that has been there so often is the cause.
+_LOST_ATTEMPTS = 10
+
+_SEE_SECONDS, _COPY_SECONDS = 1.0, 60.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a run, not of its results.
+
+    Attributes:
+        attempts: of a unit, before its file is set aside.
+        overwrite: replace copies that were there before the job.
+        retry_failed: try again what was set aside.
+        cost_per_node_hour: in whatever currency.
+    """
+
+    attempts: int = 3
+    overwrite: bool = False
+    retry_failed: bool = False
+    cost_per_node_hour: float | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened, for who looks on.
+
+    Attributes:
+        kind: `file`, when one is finished; `failure`, of a unit; `progress`, every second or so.
+        values: of a file, what `ledger.File` has, and `notes`; of a failure `unit`, `files`, `attempts`, `node`,
+            `error` and `trace`; of progress, see `progress`.
+    """
+
+    kind: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def identified(job: Job, executor: Executor) -> tuple[Job, list[str]]:
+    """Loads the networks where the units will run.
+
+    Returns:
+        The job, with the engine that was chosen and the networks' identity; and what the user should know.
+
+    Raises:
+        ValueError: they cannot be loaded.
+    """
+    executor.submit(0, job, Task("identify"))
+    outcomes: list[Outcome] = []
+    while not outcomes:
+        outcomes = executor.wait(1.0)
+    result = outcomes[0].result
+    if result.error is not None:
+        raise ValueError(result.error)
+    found = result.value
+    known = replace(
+        job.networks, engine=found["engine"], provider=found["provider"], identity=tuple(found["identity"].items())
+    )
+    return replace(job, networks=known), found["notes"]
+
+
+def require_same(job: Job, kept: Kept) -> None:
+    """Notes what the results of a job depend on, or checks that it is what an earlier run has noted.
+
+    Raises:
+        ValueError: it is not.
+    """
+    parameters = {"source": job.source, **dict(job.options), **dict(job.networks.identity or ())}
+    known = {name: value for name, value in kept.ledger.job().items() if name != "format"}
+    if not known:
+        kept.ledger.begin(parameters)
+        return
+    differing = networks.differences(known, parameters)
+    if differing:
+        raise ValueError(
+            f"an earlier run of this archive had another {differing}; go on with what it had then, or begin anew with "
+            "--restart"
+        )
+
+
+class Driver:
+    """One run over an archive.
+
+    Attributes:
+        frames: that this run has restored.
+        seconds: of video, likewise.
+    """
+
+    def __init__(
+        self, job: Job, executor: Executor, kept: Kept, settings: Settings, tell: Callable[[Event], None]
+    ) -> None:
+        """Prepares it; `tell` is called for each event."""
+        self.frames = 0
+        self.seconds = 0.0
+        self._job = job
+        self._executor = executor
+        self._kept = kept
+        self._ledger = kept.ledger
+        self._settings = settings
+        self._tell = tell
+        self._running: dict[int, Unit] = {}
+        self._lost: collections.Counter[str] = collections.Counter()
+        self._seen = 0.0
+        self._copied = time.monotonic()
+
+    def add(self, source: Place, destination: Place) -> None:
+        """Takes up all files of the source that the ledger does not have yet, and those to be tried again."""
+        ledger = self._ledger
+        entries = source.entries(destination)
+        known = {file.name: file for file in ledger.files()}
+        fresh = [entry for entry in entries if entry.name not in known]
+        wanted = self._to_be_done(fresh, known, destination)
+        for entry in entries:
+            file = known.get(entry.name)
+            if file is not None and self._is_wanted_again(file, entry):
+                ledger.forget_all(entry.name)
+                ledger.change(entry.name, state="waiting", message=None, size=entry.size, version=entry.version)
+                wanted.append(entry)
+        for names in _batches(wanted, self._executor.room()):
+            ledger.add("begin", names)
+        ledger.recover()
+        ledger.begin_run(time.time(), self._settings.cost_per_node_hour)
+        ledger.commit()
+        self._kept.copy()
+
+    def _to_be_done(self, fresh: Sequence[Entry], known: Mapping[str, File], destination: Place) -> list[Entry]:
+        """Those of some new files whose copies are not there and get names of their own."""
+        self._ledger.add_files(fresh)
+        there = {entry.name for entry in destination.entries()} if fresh else set()
+        taken = {self._expected_target(name): name for name in known}
+        wanted = []
+        for entry in fresh:
+            target = self._expected_target(entry.name)
+            first = taken.setdefault(target, entry.name)
+            if first != entry.name:
+                message = f"its copy would get the name of that of {first}; rename one of them"
+                self._ledger.change(entry.name, state="failed", message=message)
+            elif target in there and not self._settings.overwrite:
+                message = f"{target} exists already (--overwrite replaces it)"
+                self._ledger.change(entry.name, state="skipped", target=target, message=message)
+            else:
+                wanted.append(entry)
+        return wanted
+
+    def _expected_target(self, name: str) -> str:
+        """The name of a copy, if the file is what its own name says."""
+        media = "video" if files.has_video_name(name) else "image"
+        return target_of(name, media, dict(self._job.options)["bits"])
+
+    def _is_wanted_again(self, file: File, entry: Entry) -> bool:
+        if file.state == "failed":
+            return self._settings.retry_failed
+        return file.state in ("waiting", "working") and file.version != entry.version
+
+    def work(self) -> None:
+        """Does all that is to be done."""
+        ledger, executor = self._ledger, self._executor
+        while True:
+            for unit in ledger.take(executor.room()):
+                self._running[unit.number] = unit
+                executor.submit(unit.number, self._job, self._task(unit))
+            if not self._running:
+                break
+            for outcome in executor.wait(_SEE_SECONDS):
+                self._take(outcome)
+            self._see()
+        self._see(is_end=True)
+
+    def _task(self, unit: Unit) -> Task:
+        found = tuple(map(self._ledger.file, unit.names))
+        results = tuple(result for _, _, result in self._ledger.segments(unit.names[0])) if unit.kind == "join" else ()
+        return Task(unit.kind, found, unit.position, results)
+
+    def _take(self, outcome: Outcome) -> None:
+        """Draws the consequences of a unit that has come back."""
+        unit = self._running.pop(outcome.number)
+        if not self._ledger.is_running(unit):
+            # Its file has been set aside meanwhile.
+            return
+        result = outcome.result
+        if result.is_fatal:
+            raise ValueError(f"{result.node}: {result.error}")
+        if result.error is not None:
+            self._failed(unit, result, outcome.is_lost)
+            return
+        getattr(self, f"_{unit.kind}_done")(unit, result)
+
+    def _begin_done(self, unit: Unit, result: Result) -> None:
+        self._ledger.forget(unit)
+        for name, value in zip(unit.names, result.value, strict=True):
+            if value["state"] != "failed":
+                self._finish(name, value)
+            elif value.pop("is_final"):
+                self._finish(name, value)
+            else:
+                failed = result._replace(error=value["message"], value=None)
+                self._failed(unit._replace(names=(name,)), failed, is_lost=False)
+
+    def _clear_done(self, unit: Unit, result: Result) -> None:
+        self._ledger.forget(unit)
+
+    def _finish(self, name: str, value: dict[str, Any]) -> None:
+        """Notes what has become of a file for good."""
+        notes = value.pop("notes", [])
+        self._ledger.change(name, **value)
+        self._ledger.forget_all(name)
+        file = self._ledger.file(name)
+        self.frames += file.frames or 0
+        self.seconds += file.seconds or 0.0
+        self._tell(Event("file", {**file._asdict(), "notes": notes}))
+
+    def _failed(self, unit: Unit, result: Result, is_lost: bool) -> None:
+        """Tries a unit again, or sets its files aside."""
+        ledger = self._ledger
+        self._lost[unit.names[0]] += is_lost
+        attempts = unit.attempts + (not is_lost)
+        values = {"unit": unit.kind, "files": list(unit.names), "attempts": attempts, "node": result.node}
+        self._tell(Event("failure", {**values, "error": result.error, "trace": result.trace}))
+        is_over = result.is_final or attempts >= self._settings.attempts or self._lost[unit.names[0]] >= _LOST_ATTEMPTS
+        ledger.forget(unit)
+        if unit.kind == "clear":
+            return
+        if len(unit.names) > 1:
+            # One of them may be the cause; alone it will show.
+            for name in unit.names:
+                ledger.add("begin", [name])
+        elif is_over:
+            tried = "" if result.is_final else f", {attempts} times" if attempts > 1 else ""
+            self._finish(unit.names[0], {"state": "failed", "message": f"{result.error}{tried}"})
+        else:
+            ledger.add(unit.kind, unit.names, [unit.position], attempts)
+
+    def _see(self, is_end: bool = False) -> None:
+        """Puts everything on the disk every second, and tells how far the run is."""
+        now = time.monotonic()
+        if now - self._seen < _SEE_SECONDS and not is_end:
+            return
+        self._seen = now
+        self._ledger.see(time.time(), self._executor.nodes(), self.frames, self.seconds)
+        self._ledger.commit()
+        if now - self._copied >= _COPY_SECONDS:
+            self._kept.copy()
+            self._copied = time.monotonic()
+        self._tell(Event("progress", progress(self._ledger)))
+
+
+def _batches(entries: Sequence[Entry], room: int) -> Iterator[list[str]]:
+    """Names of files that are begun together: videos alone, pictures several, but not so many that workers wait."""
+    count = min(_BATCH_FILES, max(1, len(entries) // (4 * room)))
+    batch: list[str] = []
+    size = 0
+    for entry in entries:
+        if files.has_video_name(entry.name):
+            yield [entry.name]
+            continue
+        batch.append(entry.name)
+        size += entry.size
+        if len(batch) >= count or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,140 @@
+"""The networks of a job, the same on every machine, or none at all."""
+
+import functools
+import hashlib
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_deartifact import __version__, console, engines
+from keras_deartifact.archive.storage import WORK, Place, place
+from keras_deartifact.engines import Predictor, Restorer, Server
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What `engines.load` is told, and what has to come of it.
+
+    Attributes:
+        model: see `engines.load`.
+        engine: likewise.
+        provider: likewise.
+        threads: likewise.
+        server: likewise.
+        packed: name, below the destination, of a zip file with the model's files, for machines that do not have them.
+        identity: what `identity` has to return, in pairs; None where that is not known yet.
+    """
+
+    model: str
+    engine: str = "auto"
+    provider: str | None = None
+    threads: int | None = None
+    server: Server | None = None
+    packed: str | None = None
+    identity: tuple[tuple[str, Any], ...] | None = None
+
+
+class OtherNetworksError(ValueError):
+    """A machine has other networks than the job began with, or cannot load them: no file is the cause."""
+
+
+def identity(restorer: Restorer, predictor: Predictor) -> dict[str, Any]:
+    """All of the networks and libraries that can change a bit of a result, under names for a reader."""
+    import av
+
+    return {
+        **engines.identity(restorer),
+        "predictor": engines.identity(predictor)["model"],
+        "version": __version__,
+        "ffmpeg": " ".join(".".join(map(str, version)) for version in av.library_versions.values()),
+    }
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Names what differs, with both values; empty where nothing does."""
+    names = [name for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
+    return ", ".join(f"{name} ({then.get(name)} then, {now.get(name)} now)" for name in names)
+
+
+@functools.lru_cache(maxsize=1)
+def load(networks: Networks, destination: str, scratch: Path) -> tuple[Restorer, Predictor]:
+    """Loads the networks, once in a process.
+
+    Args:
+        networks: which.
+        destination: URL of the archive's.
+        scratch: a folder of this machine.
+
+    Raises:
+        OtherNetworksError: they cannot be loaded here, or are not the ones that the job began with.
+    """
+    try:
+        model = (
+            networks.model if networks.packed is None else os.fspath(_unpacked(networks, place(destination), scratch))
+        )
+        # Engines run for the first time here, and say so.
+        with console.silenced():
+            restorer = engines.load(model, networks.engine, networks.threads, networks.provider, networks.server)
+            predictor = engines.load_predictor(threads=networks.threads)
+            height, width = restorer.tile or (32, 32)
+            frames = np.zeros((1, height, width, 3), np.float32)
+            restorer(frames, predictor(frames))
+    except ValueError as error:
+        raise OtherNetworksError(str(error)) from error
+    if networks.identity is not None:
+        differing = differences(dict(networks.identity), identity(restorer, predictor))
+        if differing:
+            raise OtherNetworksError(f"the job began with another {differing}")
+    return restorer, predictor
+
+
+def pack(model: str, destination: Place) -> str | None:
+    """Puts a model's files beside the destination, for machines that do not have them.
+
+    Returns:
+        The name of the zip file there; None for a model that ships.
+    """
+    path = Path(model)
+    if model in engines.pretrained_models() or not path.exists():
+        return None
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    lines = [f"{each.relative_to(path.parent)} {engines.digest(each)}" for each in files]
+    name = f"{WORK}/model-{hashlib.sha256(os.fsencode(chr(10).join(lines))).hexdigest()[:32]}.zip"
+    if destination.find(name) is None:
+        with destination.writing(name) as target, zipfile.ZipFile(target, "w") as packed:
+            for each in files:
+                packed.write(each, each.relative_to(path.parent))
+    return name
+
+
+def _unpacked(networks: Networks, destination: Place, scratch: Path) -> Path:
+    """The model's files, unpacked on this machine."""
+    name = networks.packed or ""
+    folder = scratch / Path(name).stem
+    if not folder.exists():
+        scratch.mkdir(parents=True, exist_ok=True)
+        with (
+            destination.reading(name) as local,
+            tempfile.TemporaryDirectory(dir=scratch) as part,
+            zipfile.ZipFile(local) as packed,
+        ):
+            packed.extractall(part)
+            fresh = Path(part) / "model"
+            os.mkdir(fresh)
+            for each in list(Path(part).iterdir()):
+                if each != fresh:
+                    shutil.move(each, fresh)
+            try:
+                os.rename(fresh, folder)
+            except OSError:
+                # Another process has just done the same.
+                if not folder.exists():
+                    raise
+    return folder / Path(networks.model).name
