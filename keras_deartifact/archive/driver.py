@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from keras_deartifact import files
+from keras_deartifact import files, restore
 from keras_deartifact.archive import networks
 from keras_deartifact.archive.executors import Executor, Outcome
 from keras_deartifact.archive.keeping import Kept
 from keras_deartifact.archive.ledger import File, Unit
 from keras_deartifact.archive.progress import progress
-from keras_deartifact.archive.storage import Entry, Place
-from keras_deartifact.archive.units import Job, Result, Task, target_of
+from keras_deartifact.archive.storage import TEMPORARY, Entry, Place
+from keras_deartifact.archive.units import SEGMENTS, Job, Result, Task, target_of
 
 # So many pictures, or bytes of them, are begun at a time: a small one takes milliseconds.
 _BATCH_FILES, _BATCH_BYTES = 32, 32 << 20
@@ -54,9 +54,10 @@ class Event:
     """Something that happened, for who looks on.
 
     Attributes:
-        kind: `file`, when one is finished; `failure`, of a unit; `progress`, every second or so.
-        values: of a file, what `ledger.File` has, and `notes`; of a failure `unit`, `files`, `attempts`, `node`,
-            `error` and `trace`; of progress, see `progress`.
+        kind: `plan`, of a video; `segment`, when one is done; `file`, when one is finished; `failure`, of a unit;
+            `progress`, every second or so.
+        values: under names that tell what they are; of a file, what `ledger.File` has, and `notes`; of progress, see
+            `progress`.
     """
 
     kind: str
@@ -114,7 +115,14 @@ class Driver:
     """
 
     def __init__(
-        self, job: Job, executor: Executor, kept: Kept, settings: Settings, tell: Callable[[Event], None]
+        self,
+        job: Job,
+        executor: Executor,
+        kept: Kept,
+        source: Place,
+        destination: Place,
+        settings: Settings,
+        tell: Callable[[Event], None],
     ) -> None:
         """Prepares it; `tell` is called for each event."""
         self.frames = 0
@@ -122,6 +130,8 @@ class Driver:
         self._job = job
         self._executor = executor
         self._kept = kept
+        self._source = source
+        self._destination = destination
         self._ledger = kept.ledger
         self._settings = settings
         self._tell = tell
@@ -130,13 +140,19 @@ class Driver:
         self._seen = 0.0
         self._copied = time.monotonic()
 
-    def add(self, source: Place, destination: Place) -> None:
-        """Takes up all files of the source that the ledger does not have yet, and those to be tried again."""
+    def add(self) -> None:
+        """Takes up all files of the source that the ledger does not have yet, and those to be tried again.
+
+        Raises:
+            ValueError: there are no files.
+        """
         ledger = self._ledger
-        entries = source.entries(destination)
+        entries = self._source.entries(self._destination)
+        if not entries:
+            raise ValueError(f"there are no files in {self._source.url}; check its name")
         known = {file.name: file for file in ledger.files()}
         fresh = [entry for entry in entries if entry.name not in known]
-        wanted = self._to_be_done(fresh, known, destination)
+        wanted = self._to_be_done(fresh, known)
         for entry in entries:
             file = known.get(entry.name)
             if file is not None and self._is_wanted_again(file, entry):
@@ -149,11 +165,13 @@ class Driver:
         ledger.begin_run(time.time(), self._settings.cost_per_node_hour)
         ledger.commit()
         self._kept.copy()
+        # Of workers that were killed.
+        self._destination.remove(TEMPORARY)
 
-    def _to_be_done(self, fresh: Sequence[Entry], known: Mapping[str, File], destination: Place) -> list[Entry]:
+    def _to_be_done(self, fresh: Sequence[Entry], known: Mapping[str, File]) -> list[Entry]:
         """Those of some new files whose copies are not there and get names of their own."""
         self._ledger.add_files(fresh)
-        there = {entry.name for entry in destination.entries()} if fresh else set()
+        there = {entry.name for entry in self._destination.entries()} if fresh else set()
         taken = {self._expected_target(name): name for name in known}
         wanted = []
         for entry in fresh:
@@ -191,12 +209,14 @@ class Driver:
             for outcome in executor.wait(_SEE_SECONDS):
                 self._take(outcome)
             self._see()
+        if not ledger.files("waiting", "working"):
+            self._destination.remove(SEGMENTS)
         self._see(is_end=True)
 
     def _task(self, unit: Unit) -> Task:
         found = tuple(map(self._ledger.file, unit.names))
-        results = tuple(result for _, _, result in self._ledger.segments(unit.names[0])) if unit.kind == "join" else ()
-        return Task(unit.kind, found, unit.position, results)
+        records = (record for _, _, record in self._ledger.records(unit.names[0])) if unit.kind == "join" else ()
+        return Task(unit.kind, found, unit.position, unit.from_start, tuple(records))
 
     def _take(self, outcome: Outcome) -> None:
         """Draws the consequences of a unit that has come back."""
@@ -213,15 +233,53 @@ class Driver:
         getattr(self, f"_{unit.kind}_done")(unit, result)
 
     def _begin_done(self, unit: Unit, result: Result) -> None:
-        self._ledger.forget(unit)
+        if len(unit.names) > 1:
+            self._ledger.forget(unit)
         for name, value in zip(unit.names, result.value, strict=True):
-            if value["state"] != "failed":
+            if value["state"] == "working":
+                self._ledger.forget(unit)
+                self._plan(name, value)
+            elif value["state"] != "failed":
+                self._count(value.get("frames") or 0, value.get("seconds") or 0.0)
                 self._finish(name, value)
             elif value.pop("is_final"):
                 self._finish(name, value)
+            elif len(unit.names) > 1:
+                self._ledger.add("begin", [name], attempts=1)
             else:
-                failed = result._replace(error=value["message"], value=None)
-                self._failed(unit._replace(names=(name,)), failed, is_lost=False)
+                self._failed(unit, result._replace(error=value["message"], value=None), is_lost=False)
+
+    def _plan(self, name: str, value: dict[str, Any]) -> None:
+        """Takes up the segments of a video."""
+        self._tell(Event("plan", {"name": name, **value}))
+        del value["notes"]
+        self._ledger.change(name, **value)
+        self._ledger.add("segment", [name], range(value["segments"]))
+
+    def _segment_done(self, unit: Unit, result: Result) -> None:
+        (name,) = unit.names
+        self._ledger.finish(unit, result.value)
+        file = self._ledger.file(name)
+        frames = result.value["frames"]
+        self._count(frames, (file.seconds or 0.0) * frames / max(1, file.frames or 1))
+        self._tell(Event("segment", {"name": name, "position": unit.position, "frames": frames, **_of(result)}))
+        if self._ledger.are_left(name):
+            return
+        made = self._ledger.records(name)
+        wrong = restore.seams([restore.Segment(**record) for _, _, record in made])
+        if not wrong:
+            self._ledger.add("join", [name])
+        elif made[wrong[0]][1]:
+            self._finish(name, {"state": "failed", "message": f"segment {wrong[0]} does not follow the one before"})
+        else:
+            self._ledger.wait_again(made[wrong[0]][0], from_start=True)
+
+    def _join_done(self, unit: Unit, result: Result) -> None:
+        self._finish(unit.names[0], result.value)
+
+    def _count(self, frames: int, seconds: float) -> None:
+        self.frames += frames
+        self.seconds += seconds
 
     def _clear_done(self, unit: Unit, result: Result) -> None:
         self._ledger.forget(unit)
@@ -232,8 +290,8 @@ class Driver:
         self._ledger.change(name, **value)
         self._ledger.forget_all(name)
         file = self._ledger.file(name)
-        self.frames += file.frames or 0
-        self.seconds += file.seconds or 0.0
+        if file.key is not None:
+            self._ledger.add("clear", [name])
         self._tell(Event("file", {**file._asdict(), "notes": notes}))
 
     def _failed(self, unit: Unit, result: Result, is_lost: bool) -> None:
@@ -241,21 +299,22 @@ class Driver:
         ledger = self._ledger
         self._lost[unit.names[0]] += is_lost
         attempts = unit.attempts + (not is_lost)
-        values = {"unit": unit.kind, "files": list(unit.names), "attempts": attempts, "node": result.node}
-        self._tell(Event("failure", {**values, "error": result.error, "trace": result.trace}))
+        values = {"unit": unit.kind, "files": list(unit.names), "position": unit.position, "attempts": attempts}
+        self._tell(Event("failure", {**values, "error": result.error, "trace": result.trace, **_of(result)}))
         is_over = result.is_final or attempts >= self._settings.attempts or self._lost[unit.names[0]] >= _LOST_ATTEMPTS
-        ledger.forget(unit)
         if unit.kind == "clear":
-            return
-        if len(unit.names) > 1:
+            # What is left takes room, no more.
+            ledger.forget(unit)
+        elif len(unit.names) > 1:
             # One of them may be the cause; alone it will show.
+            ledger.forget(unit)
             for name in unit.names:
                 ledger.add("begin", [name])
         elif is_over:
             tried = "" if result.is_final else f", {attempts} times" if attempts > 1 else ""
             self._finish(unit.names[0], {"state": "failed", "message": f"{result.error}{tried}"})
         else:
-            ledger.add(unit.kind, unit.names, [unit.position], attempts)
+            ledger.wait_again(unit.number, attempts, unit.from_start)
 
     def _see(self, is_end: bool = False) -> None:
         """Puts everything on the disk every second, and tells how far the run is."""
@@ -269,6 +328,10 @@ class Driver:
             self._kept.copy()
             self._copied = time.monotonic()
         self._tell(Event("progress", progress(self._ledger)))
+
+
+def _of(result: Result) -> dict[str, Any]:
+    return {"seconds": round(result.seconds, 3), "node": result.node}
 
 
 def _batches(entries: Sequence[Entry], room: int) -> Iterator[list[str]]:

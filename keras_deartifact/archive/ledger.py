@@ -33,12 +33,12 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS job (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS files (
     name BLOB PRIMARY KEY, size INTEGER, version TEXT, state TEXT DEFAULT 'waiting', target BLOB, media TEXT,
-    sha256 TEXT, plan TEXT, key TEXT, segments INTEGER, frames INTEGER, seconds REAL, message TEXT
+    sha256 TEXT, key TEXT, segments INTEGER, frames INTEGER, seconds REAL, message TEXT
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS files_by_state ON files (state);
 CREATE TABLE IF NOT EXISTS units (
     number INTEGER PRIMARY KEY, place INTEGER, kind TEXT, names TEXT, file BLOB, position INTEGER,
-    state TEXT DEFAULT 'waiting', attempts INTEGER DEFAULT 0, result TEXT
+    from_start INTEGER DEFAULT 0, state TEXT DEFAULT 'waiting', attempts INTEGER DEFAULT 0, result TEXT
 );
 CREATE INDEX IF NOT EXISTS units_by_state ON units (state, place, number);
 CREATE INDEX IF NOT EXISTS units_by_file ON units (file, kind, position);
@@ -60,11 +60,10 @@ class File(NamedTuple):
         target: name of its copy below the destination, once that is known.
         media: `image` or `video`, once that is known.
         sha256: of its content, once that was read.
-        plan: of a video, see `units.py`.
-        key: of its finished segments, a folder's name.
-        segments: how many there are.
-        frames: how many were restored.
-        seconds: of video that was restored; 0 of a picture.
+        key: of a video's segments, a folder's name; see `units.py`.
+        segments: how many there are; None where a video is restored in one piece.
+        frames: how many were restored; of a video at work, how many there are.
+        seconds: of video; 0 of a picture.
         message: why it was skipped, failed or is incomplete.
     """
 
@@ -75,7 +74,6 @@ class File(NamedTuple):
     target: str | None
     media: str | None
     sha256: str | None
-    plan: str | None
     key: str | None
     segments: int | None
     frames: int | None
@@ -92,6 +90,7 @@ class Unit(NamedTuple):
         names: of its files.
         position: of a segment in its video.
         attempts: that failed.
+        from_start: see `units.Task`.
     """
 
     number: int
@@ -99,6 +98,7 @@ class Unit(NamedTuple):
     names: tuple[str, ...]
     position: int | None
     attempts: int
+    from_start: bool
 
 
 class Ledger:
@@ -198,12 +198,11 @@ class Ledger:
 
     def take(self, count: int) -> list[Unit]:
         """The next units, which are running from now on."""
-        query = (
-            "SELECT number, kind, names, position, attempts FROM units WHERE state = 'waiting' ORDER BY place, number"
-        )
-        rows = self._database.execute(f"{query} LIMIT ?", (count,)).fetchall()
+        names = "number, kind, names, position, attempts, from_start"
+        query = f"SELECT {names} FROM units WHERE state = 'waiting' ORDER BY place, number LIMIT ?"
+        rows = self._database.execute(query, (count,)).fetchall()
         self._database.executemany("UPDATE units SET state = 'running' WHERE number = ?", [(row[0],) for row in rows])
-        return [Unit(row[0], row[1], tuple(json.loads(row[2])), row[3], row[4]) for row in rows]
+        return [Unit(row[0], row[1], tuple(json.loads(row[2])), row[3], row[4], bool(row[5])) for row in rows]
 
     def is_running(self, unit: Unit) -> bool:
         """Whether a unit's result is still waited for."""
@@ -215,10 +214,11 @@ class Ledger:
         values = (json.dumps(result), unit.number)
         self._database.execute("UPDATE units SET state = 'done', result = ? WHERE number = ?", values)
 
-    def wait_again(self, number: int, attempts: int = 0) -> None:
+    def wait_again(self, number: int, attempts: int = 0, from_start: bool = False) -> None:
         """Lets a unit wait again, after so many attempts that failed."""
         self._database.execute(
-            "UPDATE units SET state = 'waiting', result = NULL, attempts = ? WHERE number = ?", (attempts, number)
+            "UPDATE units SET state = 'waiting', result = NULL, attempts = ?, from_start = ? WHERE number = ?",
+            (attempts, from_start, number),
         )
 
     def forget(self, unit: Unit) -> None:
@@ -233,11 +233,11 @@ class Ledger:
         """Lets what an earlier driver has left running wait again."""
         self._database.execute("UPDATE units SET state = 'waiting' WHERE state = 'running'")
 
-    def segments(self, name: str) -> list[tuple[int, str, Any]]:
-        """The segments of a video in order: number of the unit, its state and its result."""
-        query = "SELECT number, state, result FROM units WHERE file = ? AND kind = 'segment' ORDER BY position"
+    def records(self, name: str) -> list[tuple[int, bool, Any]]:
+        """The segments of a video in order: number of the unit, whether it was made `from_start`, and its result."""
+        query = "SELECT number, from_start, result FROM units WHERE file = ? AND kind = 'segment' ORDER BY position"
         rows = self._database.execute(query, (os.fsencode(name),))
-        return [(number, state, json.loads(result) if result else None) for number, state, result in rows]
+        return [(number, bool(from_start), json.loads(result)) for number, from_start, result in rows]
 
     def segments_done(self) -> dict[str, int]:
         """How many segments are done of each video that is at work."""

@@ -20,10 +20,11 @@ from keras_deartifact.archive import copies
 WORK = ".deartifact-archive"
 """The folder below a destination that holds what is known and done of a job until its files are complete."""
 
+TEMPORARY = f"{WORK}/temporary"
+"""Of these, the folder for files that are being written."""
+
 # A file that is written there appears in whole or not at all, and renaming it would copy it.
 _OBJECT_STORES = frozenset("s3 s3a gs gcs abfs abfss az adl oss oci memory".split())
-
-_TEMPORARY = f"{WORK}/temporary"
 
 
 class Entry(NamedTuple):
@@ -133,7 +134,7 @@ class Folder:
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """See `Place`."""
-        target, temporary = self._path / name, self._path / _TEMPORARY
+        target, temporary = self._path / name, self._path / TEMPORARY
         temporary.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         with files.whole(target, temporary) as path:
@@ -221,7 +222,7 @@ class Remote:
                 self._system.put_file(os.fspath(local), path)
                 return
             self._system.makedirs(self._system._parent(path), exist_ok=True)
-            beside = f"{self._path}/{_TEMPORARY}-{Path(folder).name}"
+            beside = f"{self._path}/{TEMPORARY}/{Path(folder).name}"
             self._system.makedirs(self._system._parent(beside), exist_ok=True)
             self._system.put_file(os.fspath(local), beside)
             self._system.mv(beside, path)

@@ -4,8 +4,12 @@ What a unit writes gets its name when it is complete, and is the same whoever wr
 done twice, or that a machine which was given up comes back to life.
 """
 
+import contextlib
+import dataclasses
 import hashlib
+import json
 import socket
+import tempfile
 import time
 import traceback
 import warnings
@@ -19,6 +23,10 @@ from keras_deartifact.archive import networks
 from keras_deartifact.archive.ledger import File
 from keras_deartifact.archive.networks import Networks, OtherNetworksError
 from keras_deartifact.archive.storage import WORK, Place, place
+from keras_deartifact.restore import Segment, VideoPlan, journal
+
+SEGMENTS = f"{WORK}/segments"
+"""Where the segments of unfinished videos lie, below the destination: a folder each, with the plan and the records."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +58,15 @@ class Task(NamedTuple):
         kind: key of `UNITS`.
         files: as the ledger has them.
         position: of a segment in its video.
-        results: of all segments, for joining.
+        from_start: of a segment: decode all that comes before it, see `restore.seams`.
+        records: of all segments, for joining.
     """
 
     kind: str
     files: tuple[File, ...] = ()
     position: int | None = None
-    results: tuple[Any, ...] = ()
+    from_start: bool = False
+    records: tuple[Any, ...] = ()
 
 
 class Result(NamedTuple):
@@ -161,7 +171,10 @@ def _begun(work: _Work, file: File) -> dict[str, Any]:
                 return {"state": "skipped", "message": "neither an image nor a video"}
             target = target_of(file.name, media, work.options["bits"])
             known = {"media": media, "target": target, "sha256": _digest(path)}
-            return known | (_still if media == "image" else _video)(work, path, target)
+            known |= (_still if media == "image" else _video)(work, path, target)
+            if "plan" in known:
+                known |= _kept(work, file, known)
+            return known
     except OtherNetworksError:
         raise
     except Exception as error:
@@ -169,6 +182,16 @@ def _begun(work: _Work, file: File) -> dict[str, Any]:
         if not console.is_expected(error):
             raise
         return {"state": "failed", "message": console.sentence(error), "is_final": _is_final(error)}
+
+
+def _kept(work: _Work, file: File, known: dict[str, Any]) -> dict[str, Any]:
+    """Puts a plan where all workers find it, under a name made of all that the segments depend on."""
+    plan = known.pop("plan")
+    told = json.dumps([file.name, known["sha256"], plan, work.job.networks.identity])
+    key = hashlib.sha256(told.encode()).hexdigest()[:32]
+    with work.destination.writing(f"{SEGMENTS}/{key}/plan.json") as path:
+        path.write_text(plan, "utf-8")
+    return {"key": key, "segments": len(VideoPlan.from_json(plan).segments)}
 
 
 def target_of(name: str, media: str, bits: int | None) -> str:
@@ -201,23 +224,102 @@ def _still(work: _Work, path: Path, target: str) -> dict[str, Any]:
 
 
 def _video(work: _Work, path: Path, target: str) -> dict[str, Any]:
+    """Plans a video; one of a single segment, or one that cannot be cut, is restored at once."""
     from keras_deartifact import restore, video
 
-    restorer, predictor = work.load()
-    given = {name: work.options[name] for name in ("strength", "codec", "crf", "preset", "drop", "deinterlace")}
+    names = ("strength", "codec", "crf", "preset", "drop", "deinterlace")
+    given = {name: work.options[name] for name in names}
+    plan = restore.plan_video(path, target, restore.VideoOptions(**given))
     info = video.probe(path)
+    rate, duration = info.frame_rate, info.duration
+    if len(plan.segments) > 1:
+        frames = sum(each.frames for each in plan.segments)
+        seconds = frames / rate if duration is None and rate else duration or 0
+        notes = _left_out(plan, path, target)
+        return {"state": "working", "plan": plan.to_json(), "frames": frames, "seconds": float(seconds), "notes": notes}
+    restorer, predictor = work.load()
     with work.destination.writing(target) as made:
         report = restore.restore_video(restorer, path, made, predictor=predictor, overwrite=True, **given)
     state = "restored" if report.broken is None else "incomplete"
-    seconds = float(report.frames / info.frame_rate) if info.frame_rate else 0.0
+    seconds = report.frames / rate if rate else duration or 0
     notes = [f"left out: {each}" for each in report.skipped]
-    return {"state": state, "message": report.broken, "frames": report.frames, "seconds": seconds, "notes": notes}
+    known = {"state": state, "message": report.broken, "frames": report.frames, "seconds": float(seconds)}
+    return known | {"notes": notes}
+
+
+def _left_out(plan: VideoPlan, path: Path, target: str) -> list[str]:
+    """What the copy will not hold; a copy that would be refused at the end is refused now."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial = plan.writer(Path(folder) / PurePosixPath(target).name, path)
+        trial.close()
+    return [f"left out: {each}" for each in trial.skipped]
+
+
+def segment(work: _Work, task: Task) -> dict[str, Any]:
+    """Restores a segment of a video, unless that is done; returns its record."""
+    file, position = task.files[0], task.position or 0
+    packets = _segment(file, position)
+    record = packets.replace(".packets", ".json")
+    if not task.from_start and work.destination.find(record) and work.destination.find(packets):
+        with work.destination.reading(record) as path:
+            known: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            return known
+    made = dataclasses.asdict(_made(work, task, file, position, packets))
+    with work.destination.writing(record) as path:
+        path.write_text(json.dumps(made), "utf-8")
+    return made
+
+
+def _made(work: _Work, task: Task, file: File, position: int, packets: str) -> Segment:
+    from keras_deartifact import restore
+
+    restorer, predictor = work.load()
+    _require_same(work, file)
+    with work.source.reading(file.name) as path, work.destination.writing(packets) as target:
+        return restore.restore_segment(
+            restorer, predictor, path, _plan(work, file), position, target, from_start=task.from_start
+        )
+
+
+def join(work: _Work, task: Task) -> dict[str, Any]:
+    """Makes a video of its segments."""
+    from keras_deartifact import restore
+
+    file = task.files[0]
+    _require_same(work, file)
+    records = [Segment(**each) for each in task.records]
+    with contextlib.ExitStack() as stack:
+        names = [_segment(file, position) for position in range(len(records))]
+        paths = [stack.enter_context(work.destination.reading(name)) for name in names]
+        path = stack.enter_context(work.source.reading(file.name))
+        target = stack.enter_context(work.destination.writing(file.target or ""))
+        restore.join_segments(path, target, _plan(work, file), records, paths, overwrite=True)
+    broken = journal.broken(records)
+    frames = sum(each.frames for each in records)
+    return {"state": "restored" if broken is None else "incomplete", "message": broken, "frames": frames}
+
+
+def _segment(file: File, position: int) -> str:
+    return f"{SEGMENTS}/{file.key}/{position:06}.packets"
+
+
+def _plan(work: _Work, file: File) -> VideoPlan:
+    """The plan of a video, which lies with its segments: it is too long to go with each of them."""
+    name = f"{SEGMENTS}/{file.key}/plan.json"
+    if name not in _plans:
+        with work.destination.reading(name) as path:
+            _plans.clear()
+            _plans[name] = VideoPlan.from_json(path.read_text("utf-8"))
+    return _plans[name]
+
+
+_plans: dict[str, VideoPlan] = {}
 
 
 def clear(work: _Work, task: Task) -> None:
     """Removes the segments of videos that are finished."""
     for file in task.files:
-        work.destination.remove(f"{WORK}/{file.key}")
+        work.destination.remove(f"{SEGMENTS}/{file.key}")
 
 
 def _digest(path: Path) -> str:
@@ -230,5 +332,11 @@ def _is_jpeg(path: Path) -> bool:
         return stream.read(2) == b"\xff\xd8"
 
 
-UNITS: dict[str, Callable[[_Work, Task], Any]] = {"identify": identify, "begin": begin, "clear": clear}
+UNITS: dict[str, Callable[[_Work, Task], Any]] = {
+    "identify": identify,
+    "begin": begin,
+    "segment": segment,
+    "join": join,
+    "clear": clear,
+}
 """By name, `(work, task) -> value`."""

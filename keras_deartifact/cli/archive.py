@@ -119,8 +119,8 @@ def _archive(arguments: argparse.Namespace) -> int:
         for note in notes:
             console.say(note)
         with _shown(arguments, log) as tell:
-            run = driver.Driver(job, executor, kept, settings, tell)
-            run.add(source, destination)
+            run = driver.Driver(job, executor, kept, source, destination, settings, tell)
+            run.add()
             run.work()
         return _tell_all(arguments, kept.ledger, log)
 
@@ -202,15 +202,15 @@ def _shown(arguments: argparse.Namespace, log: Callable[[dict[str, Any]], None])
                 if time.monotonic() - logged < _LOG_SECONDS and values["share"] < 1:
                     return
                 logged = time.monotonic()
+            elif event.kind == "failure":
+                sys.stderr.write(values["trace"])
+                console.say(f"{', '.join(values['files'])}: attempt {values['attempts']} failed: {values['error']}")
             elif event.kind == "file":
                 # What failed is listed at the end, with the reason.
                 reason = f", {values['message']}" if values["state"] == "skipped" else ""
                 console.show(f"{values['name']}: {values['state']}{reason}")
-                for note in values["notes"]:
-                    console.say(f"{values['name']}: {note}")
-            else:
-                sys.stderr.write(values["trace"])
-                console.say(f"{', '.join(values['files'])}: attempt {values['attempts']} failed: {values['error']}")
+            for note in values.get("notes", ()):
+                console.say(f"{values['name']}: {note}")
             log({"event": event.kind, **values})
 
         yield tell
