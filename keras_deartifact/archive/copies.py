@@ -66,7 +66,7 @@ def _make_room(folder: Path, size: int) -> None:
 
 def _remove_unused(lock: Path, file: IO[bytes]) -> None:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    for path in lock.parent.glob(f"{lock.stem}.*"):
+    for path in lock.parent.glob(f"{lock.stem}*"):
         # A lock that is removed while another process waits for it would lock nothing.
         if path != lock:
             path.unlink()

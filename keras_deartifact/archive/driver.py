@@ -119,7 +119,6 @@ class Driver:
         job: Job,
         executor: Executor,
         kept: Kept,
-        source: Place,
         destination: Place,
         settings: Settings,
         tell: Callable[[Event], None],
@@ -130,7 +129,6 @@ class Driver:
         self._job = job
         self._executor = executor
         self._kept = kept
-        self._source = source
         self._destination = destination
         self._ledger = kept.ledger
         self._settings = settings
@@ -140,16 +138,9 @@ class Driver:
         self._seen = 0.0
         self._copied = time.monotonic()
 
-    def add(self) -> None:
-        """Takes up all files of the source that the ledger does not have yet, and those to be tried again.
-
-        Raises:
-            ValueError: there are no files.
-        """
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Takes up those files of the source that the ledger does not have yet, and those to be tried again."""
         ledger = self._ledger
-        entries = self._source.entries(self._destination)
-        if not entries:
-            raise ValueError(f"there are no files in {self._source.url}; check its name")
         known = {file.name: file for file in ledger.files()}
         fresh = [entry for entry in entries if entry.name not in known]
         wanted = self._to_be_done(fresh, known)
@@ -179,10 +170,10 @@ class Driver:
             first = taken.setdefault(target, entry.name)
             if first != entry.name:
                 message = f"its copy would get the name of that of {first}; rename one of them"
-                self._ledger.change(entry.name, state="failed", message=message)
+                self._finish(entry.name, {"state": "failed", "message": message})
             elif target in there and not self._settings.overwrite:
                 message = f"{target} exists already (--overwrite replaces it)"
-                self._ledger.change(entry.name, state="skipped", target=target, message=message)
+                self._finish(entry.name, {"state": "skipped", "target": target, "message": message})
             else:
                 wanted.append(entry)
         return wanted
@@ -199,19 +190,26 @@ class Driver:
 
     def work(self) -> None:
         """Does all that is to be done."""
-        ledger, executor = self._ledger, self._executor
-        while True:
-            for unit in ledger.take(executor.room()):
-                self._running[unit.number] = unit
-                executor.submit(unit.number, self._job, self._task(unit))
-            if not self._running:
-                break
-            for outcome in executor.wait(_SEE_SECONDS):
-                self._take(outcome)
-            self._see()
-        if not ledger.files("waiting", "working"):
-            self._destination.remove(SEGMENTS)
+        try:
+            while self._step():
+                self._see()
+        finally:
+            self._ledger.commit()
+        if not self._ledger.files("waiting", "working"):
+            for name in (SEGMENTS, TEMPORARY):
+                self._destination.remove(name)
         self._see(is_end=True)
+
+    def _step(self) -> bool:
+        """Hands out units, and takes what has come back; returns whether there was anything to do."""
+        for unit in self._ledger.take(self._executor.room()):
+            self._running[unit.number] = unit
+            self._executor.submit(unit.number, self._job, self._task(unit))
+        if not self._running:
+            return False
+        for outcome in self._executor.wait(_SEE_SECONDS):
+            self._take(outcome)
+        return True
 
     def _task(self, unit: Unit) -> Task:
         found = tuple(map(self._ledger.file, unit.names))

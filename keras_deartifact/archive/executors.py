@@ -8,16 +8,23 @@ and what happened to a whole node, which it hardly is.
 import concurrent.futures
 import contextlib
 import logging
+import math
 import multiprocessing
 import os
 import signal
+import socket
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TextIO
 
 from keras_deartifact import bounds, processes
 from keras_deartifact.archive.resources import Resources
 from keras_deartifact.archive.units import Job, Result, Task, run
+
+_KNOCK_SECONDS, _LOOK_SECONDS = 10.0, 1.0
 
 
 class Outcome(NamedTuple):
@@ -192,16 +199,21 @@ class Ray:
         except ImportError as error:
             raise ValueError("--ray needs Ray: pip install 'keras_deartifact[cluster]'") from error
         self._ray: Any = ray
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(contextlib.redirect_stdout(_WithoutRay(sys.stdout)))
         with _own_signals():
             try:
+                _knock(address)
                 self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 raise ValueError(f"no Ray cluster at {address}: {' '.join(str(error).split())}") from error
         self._resources = resources
         # What failed is tried again by the driver, which counts the attempts and knows the reasons.
         options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_retries": 0, "max_calls": 0}
         self._run = self._ray.remote(**options)(_run_on_node)
-        self._running: dict[Any, int] = {}
+        self._running: dict[Any, tuple[int, float]] = {}
+        self._nodes: dict[str, int] = {}
+        self._looked = self._last_loss = -math.inf
         self._jobs: dict[Job, Any] = {}
         if not self._slots():
             self.__exit__()
@@ -213,13 +225,14 @@ class Ray:
 
     def nodes(self) -> int:
         """See `Executor`."""
-        return sum(self._fitting(node) > 0 for node in self._alive())
+        self._look(_LOOK_SECONDS)
+        return sum(fitting > 0 for fitting in self._nodes.values())
 
     def submit(self, number: int, job: Job, task: Task) -> None:
         """See `Executor`."""
         if job not in self._jobs:
             self._jobs[job] = self._ray.put(job)
-        self._running[self._run.remote(self._jobs[job], task)] = number
+        self._running[self._run.remote(self._jobs[job], task)] = number, time.monotonic()
 
     def wait(self, seconds: float) -> list[Outcome]:
         """See `Executor`."""
@@ -230,7 +243,7 @@ class Ray:
         return [self._outcome(reference) for reference in done]
 
     def _outcome(self, reference: Any) -> Outcome:
-        number = self._running.pop(reference)
+        number, begun = self._running.pop(reference)
         exceptions = self._ray.exceptions
         try:
             return Outcome(number, self._ray.get(reference))
@@ -239,12 +252,22 @@ class Ray:
         except exceptions.OutOfMemoryError:
             return Outcome(number, Result(error="its node ended it for want of memory; use nodes with more"))
         except exceptions.WorkerCrashedError:
-            return Outcome(number, Result(error="the process that did it crashed or was killed"))
+            self._look()
+            # The processes of a node may be seen to end before the node is.
+            is_lost = self._last_loss >= begun
+            return Outcome(number, Result(error="the process that did it crashed or was killed"), is_lost)
         except exceptions.RayError as error:
             return Outcome(number, Result(error=" ".join(str(error).split())))
 
-    def _alive(self) -> list[dict[str, Any]]:
-        return [node for node in self._ray.nodes() if node["Alive"]]
+    def _look(self, seconds: float = 0.0) -> None:
+        """Finds out which nodes there are, unless that is known since so many seconds ago or less."""
+        now = time.monotonic()
+        if now - self._looked < seconds:
+            return
+        alive = {node["NodeID"]: self._fitting(node) for node in self._ray.nodes() if node["Alive"]}
+        if self._nodes.keys() - alive.keys():
+            self._last_loss = now
+        self._nodes, self._looked = alive, now
 
     def _fitting(self, node: dict[str, Any]) -> int:
         """How many units a node does at a time."""
@@ -253,7 +276,8 @@ class Ray:
         return int(min(there.get(name, 0) / amount for name, amount in wanted.items() if amount))
 
     def _slots(self) -> int:
-        return sum(map(self._fitting, self._alive()))
+        self._look(_LOOK_SECONDS)
+        return sum(self._nodes.values())
 
     def __enter__(self) -> "Ray":
         """See `Executor`."""
@@ -261,8 +285,30 @@ class Ray:
 
     def __exit__(self, *error: object) -> None:
         """See `Executor`."""
-        with _own_signals():
+        with self._stack, _own_signals():
             self._ray.shutdown()
+
+
+class _WithoutRay:
+    """Standard output without what Ray's own threads write there of nodes that end, log lines and all."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes a text, or does not."""
+        is_ray = threading.current_thread().name.startswith("ray_")
+        return len(text) if is_ray else self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nothing listens at `[ray://]HOST:PORT`; Ray would try again for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), _KNOCK_SECONDS).close()
 
 
 def _run_on_node(job: Job, task: Task) -> Result:

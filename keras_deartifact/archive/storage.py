@@ -6,9 +6,11 @@ machine's own disk by fsspec, once for all processes that work on them there (`c
 """
 
 import contextlib
+import datetime
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,6 +125,8 @@ class Folder:
         """See `Place`."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             status = os.stat(self._path / name)
+            if stat.S_ISDIR(status.st_mode):
+                return None
             return Entry(name, status.st_size, f"{status.st_size} bytes of {status.st_mtime_ns}")
         return None
 
@@ -242,5 +246,7 @@ def _protocols(system: Any) -> set[str]:
 def _entry(name: str, status: dict[str, Any]) -> Entry:
     """From what a file system tells; each has its own words for what changes with the content."""
     words = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
-    known = next((str(status[word]) for word in words if status.get(word)), "")
+    known = next((status[word] for word in words if status.get(word)), "")
+    # One and the same file system tells times in two ways.
+    known = known.timestamp() if isinstance(known, datetime.datetime) else known
     return Entry(name, status["size"], f"{status['size']} bytes of {known}")

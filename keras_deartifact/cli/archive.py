@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from keras_deartifact import console
 from keras_deartifact.cli import options
-from keras_deartifact.cli.common import BROKEN, DONE, EXIT_CODES, FAILED, Parser, at_least_one
+from keras_deartifact.cli.common import BROKEN, DONE, EXIT_CODES, FAILED, INTERRUPTED, Parser, at_least_one
 from keras_deartifact.cli.server import server_of
 
 if TYPE_CHECKING:
@@ -94,10 +94,14 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
 
 
 def _archive(arguments: argparse.Namespace) -> int:
-    if arguments.status is not None:
-        if arguments.source is not None:
-            raise ValueError("--status goes without SOURCE and DEST of its own.")
-        return _status(arguments)
+    try:
+        return _restore(arguments) if arguments.status is None else _status(arguments)
+    except KeyboardInterrupt:
+        console.say("interrupted; what is done is kept, and the same command goes on with the rest")
+        return INTERRUPTED
+
+
+def _restore(arguments: argparse.Namespace) -> int:
     if arguments.destination is None:
         raise ValueError("archive needs a SOURCE and a DEST, or --status DEST.")
     from keras_deartifact.archive import driver, keeping, storage
@@ -105,7 +109,10 @@ def _archive(arguments: argparse.Namespace) -> int:
     job = _job(arguments)
     source, destination = storage.place(job.source, arguments.scratch), storage.place(job.destination)
     if source.folder is not None and not source.folder.is_dir():
-        raise NotADirectoryError(20, "Not a folder", arguments.source)
+        raise ValueError(f"expected a folder or a URL to restore. Received: {arguments.source}")
+    entries = source.entries(destination)
+    if not entries:
+        raise ValueError(f"there are no files in {source.url}; check its name")
     settings = driver.Settings(
         arguments.attempts, arguments.overwrite, arguments.retry_failed, arguments.cost_per_node_hour
     )
@@ -119,8 +126,8 @@ def _archive(arguments: argparse.Namespace) -> int:
         for note in notes:
             console.say(note)
         with _shown(arguments, log) as tell:
-            run = driver.Driver(job, executor, kept, source, destination, settings, tell)
-            run.add()
+            run = driver.Driver(job, executor, kept, destination, settings, tell)
+            run.add(entries)
             run.work()
         return _tell_all(arguments, kept.ledger, log)
 
@@ -231,6 +238,8 @@ def _tell_all(arguments: argparse.Namespace, ledger: "Ledger", log: Callable[[di
 def _status(arguments: argparse.Namespace) -> int:
     from keras_deartifact.archive import keeping, progress, storage
 
+    if arguments.source is not None:
+        raise ValueError("--status goes without SOURCE and DEST of its own.")
     destination = storage.place(_absolute(arguments.status))
     with keeping.looked_at(destination, arguments.scratch) as (ledger, is_at_work):
         for line in progress.status(ledger, is_at_work):

@@ -1,0 +1,104 @@
+"""Trees of files to restore, and the command as a process whose workers can be made to misbehave."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Workers of this machine import the script of the command again, so that what it changes holds there, too.
+COMMAND = """
+import os, signal, sys, time
+from keras_deartifact import restore
+from keras_deartifact.cli import main
+
+restore_image, restore_segment = restore.restore_image, restore.restore_segment
+
+def counted(restorer, predictor, source, plan, index, *arguments, **options):
+    made = restore_segment(restorer, predictor, source, plan, index, *arguments, **options)
+    with open(__file__ + ".made", "a") as file:
+        print(index, file=file)
+    return made
+
+restore.restore_segment = counted
+
+{}
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+SLOW = """
+def slow(*arguments, **options):
+    time.sleep(0.3)
+    return counted(*arguments, **options)
+
+restore.restore_segment = slow
+"""
+
+
+def make_tree(folder, photo, make_video):
+    """Pictures, a video of four segments, one of a single segment, a text and a file that is broken."""
+    (folder / "drafts" / "old").mkdir(parents=True)
+    Image.fromarray(photo(40, 48)).save(folder / "a.jpg", quality=30)
+    Image.fromarray(photo(40, 48)).save(folder / "drafts" / "b.gif")
+    Image.fromarray(photo(40, 48)).save(folder / "drafts" / "old" / "C.JPG")
+    make_video(folder / "d.mp4", times=[0, 40, 80])
+    # A segment is no longer than 20 seconds.
+    make_video(folder / "long.mkv", acodec=None, times=[1000 * index for index in range(75)])
+    (folder / "notes.txt").write_text("nothing to see\n" * 9)
+    (folder / "bad.mp4").write_bytes(b"nothing to see" * 9)
+    return folder
+
+
+def names(folder):
+    """Of the files in a folder, but those of work that is kept there."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in paths if not path.parts[0].startswith(".deartifact-"))
+
+
+def require_equal(folder, expected):
+    """Both hold the same files, byte for byte."""
+    assert names(folder) == names(expected)
+    for name in names(expected):
+        assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+def start(folder, *arguments, changes="", **options):
+    """Starts the command `deartifact archive` as a process, with what `changes` does in all of its processes."""
+    script = folder / "command.py"
+    script.write_text(COMMAND.format(changes))
+    # The models that ship are here in several forms, of which the fastest is taken: not always the same.
+    command = [sys.executable, str(script), "archive", *map(str, arguments), "--engine", "litert"]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def finish(process, seconds=60):
+    """Waits for the command; returns exit code, stdout and stderr."""
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out, err
+
+
+def made(folder):
+    """The positions of the segments that commands made, each time that one did."""
+    return [int(line) for line in (folder / "command.py.made").read_text().splitlines()]
+
+
+def wait_until(condition, process=None, seconds=30.0):
+    """Waits for a condition, while the process lives."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process is None or process.poll() is None, process.communicate()[1][-3000:]
+        time.sleep(0.02)
