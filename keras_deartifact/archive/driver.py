@@ -26,7 +26,7 @@ from keras_deartifact.archive.units import SEGMENTS, Job, Result, Task, target_o
 # So many pictures, or bytes of them, are begun at a time: a small one takes milliseconds.
 _BATCH_FILES, _BATCH_BYTES = 32, 32 << 20
 
-# A node that ends takes all that it works on with it. A file that has been there so often is the cause.
+# A node that ends takes all that it works on with it. A unit that was there so often is the cause.
 _LOST_ATTEMPTS = 10
 
 _SEE_SECONDS, _COPY_SECONDS = 1.0, 60.0
@@ -134,7 +134,7 @@ class Driver:
         self._settings = settings
         self._tell = tell
         self._running: dict[int, Unit] = {}
-        self._lost: collections.Counter[str] = collections.Counter()
+        self._lost: collections.Counter[int] = collections.Counter()
         self._seen = 0.0
         self._copied = time.monotonic()
 
@@ -202,7 +202,7 @@ class Driver:
 
     def _step(self) -> bool:
         """Hands out units, and takes what has come back; returns whether there was anything to do."""
-        for unit in self._ledger.take(self._executor.room()):
+        for unit in self._ledger.take(max(0, self._executor.room())):
             self._running[unit.number] = unit
             self._executor.submit(unit.number, self._job, self._task(unit))
         if not self._running:
@@ -213,7 +213,7 @@ class Driver:
 
     def _task(self, unit: Unit) -> Task:
         found = tuple(map(self._ledger.file, unit.names))
-        records = (record for _, _, record in self._ledger.records(unit.names[0])) if unit.kind == "join" else ()
+        records = (record for _, record in self._ledger.records(unit.names[0])) if unit.kind == "join" else ()
         return Task(unit.kind, found, unit.position, unit.from_start, tuple(records))
 
     def _take(self, outcome: Outcome) -> None:
@@ -264,13 +264,11 @@ class Driver:
         if self._ledger.are_left(name):
             return
         made = self._ledger.records(name)
-        wrong = restore.seams([restore.Segment(**record) for _, _, record in made])
+        wrong = restore.seams([restore.Segment(**record) for _, record in made])
         if not wrong:
             self._ledger.add("join", [name])
-        elif made[wrong[0]][1]:
-            self._finish(name, {"state": "failed", "message": f"segment {wrong[0]} does not follow the one before"})
-        else:
-            self._ledger.wait_again(made[wrong[0]][0], from_start=True)
+        for index in wrong:
+            self._ledger.wait_again(made[index][0], from_start=True)
 
     def _join_done(self, unit: Unit, result: Result) -> None:
         self._finish(unit.names[0], result.value)
@@ -295,11 +293,11 @@ class Driver:
     def _failed(self, unit: Unit, result: Result, is_lost: bool) -> None:
         """Tries a unit again, or sets its files aside."""
         ledger = self._ledger
-        self._lost[unit.names[0]] += is_lost
+        self._lost[unit.number] += is_lost
         attempts = unit.attempts + (not is_lost)
         values = {"unit": unit.kind, "files": list(unit.names), "position": unit.position, "attempts": attempts}
         self._tell(Event("failure", {**values, "error": result.error, "trace": result.trace, **_of(result)}))
-        is_over = result.is_final or attempts >= self._settings.attempts or self._lost[unit.names[0]] >= _LOST_ATTEMPTS
+        is_over = result.is_final or attempts >= self._settings.attempts or self._lost[unit.number] >= _LOST_ATTEMPTS
         if unit.kind == "clear":
             # What is left takes room, no more.
             ledger.forget(unit)

@@ -26,6 +26,11 @@ from keras_deartifact.archive.units import Job, Result, Task, run
 
 _KNOCK_SECONDS, _LOOK_SECONDS = 10.0, 1.0
 
+# Of a node that ends, first its processes are missed.
+_DOUBT_SECONDS = 3.0
+
+_GONE = Result(error="the node that did it is gone")
+
 
 class Outcome(NamedTuple):
     """What an executor gives back.
@@ -115,7 +120,14 @@ class Processes:
     def submit(self, number: int, job: Job, task: Task) -> None:
         """See `Executor`."""
         process = self._idle.pop()
-        self._busy[process.begin(job, task)] = number, process
+        try:
+            future = process.begin(job, task)
+        except BrokenProcessPool:
+            # It ended while it had nothing to do.
+            process.end()
+            process = _Process()
+            future = process.begin(job, task)
+        self._busy[future] = number, process
 
     def wait(self, seconds: float) -> list[Outcome]:
         """See `Executor`."""
@@ -212,6 +224,7 @@ class Ray:
         options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_retries": 0, "max_calls": 0}
         self._run = self._ray.remote(**options)(_run_on_node)
         self._running: dict[Any, tuple[int, float]] = {}
+        self._crashed: list[tuple[float, int, float]] = []
         self._nodes: dict[str, int] = {}
         self._looked = self._last_loss = -math.inf
         self._jobs: dict[Job, Any] = {}
@@ -221,7 +234,7 @@ class Ray:
 
     def room(self) -> int:
         """As many as run at a time, and as many again that wait, so that no node does. See `Executor`."""
-        return max(2, 2 * self._slots()) - len(self._running)
+        return max(2, 2 * self._slots()) - len(self._running) - len(self._crashed)
 
     def nodes(self) -> int:
         """See `Executor`."""
@@ -237,27 +250,40 @@ class Ray:
     def wait(self, seconds: float) -> list[Outcome]:
         """See `Executor`."""
         waiting = list(self._running)
-        done, _ = self._ray.wait(waiting, num_returns=1, timeout=seconds)
+        done, _ = self._ray.wait(waiting, num_returns=1, timeout=seconds) if waiting else ([], [])
         if done:
             done, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0)
-        return [self._outcome(reference) for reference in done]
+        elif not waiting:
+            time.sleep(seconds)
+        outcomes = [self._outcome(reference) for reference in done]
+        return [outcome for outcome in outcomes if outcome is not None] + self._judged()
 
-    def _outcome(self, reference: Any) -> Outcome:
+    def _outcome(self, reference: Any) -> Outcome | None:
+        """What came of a unit; None where that is to be seen."""
         number, begun = self._running.pop(reference)
         exceptions = self._ray.exceptions
         try:
             return Outcome(number, self._ray.get(reference))
         except (exceptions.NodeDiedError, exceptions.ObjectLostError, exceptions.LocalRayletDiedError):
-            return Outcome(number, Result(error="the node that did it is gone"), is_lost=True)
+            return Outcome(number, _GONE, is_lost=True)
         except exceptions.OutOfMemoryError:
             return Outcome(number, Result(error="its node ended it for want of memory; use nodes with more"))
         except exceptions.WorkerCrashedError:
-            self._look()
-            # The processes of a node may be seen to end before the node is.
-            is_lost = self._last_loss >= begun
-            return Outcome(number, Result(error="the process that did it crashed or was killed"), is_lost)
+            self._crashed.append((time.monotonic() + _DOUBT_SECONDS, number, begun))
+            return None
         except exceptions.RayError as error:
             return Outcome(number, Result(error=" ".join(str(error).split())))
+
+    def _judged(self) -> list[Outcome]:
+        """Of processes that ended, those of which it is known by now whether their nodes did, too."""
+        now, outcomes = time.monotonic(), list[Outcome]()
+        while self._crashed and self._crashed[0][0] <= now:
+            self._look()
+            _, number, begun = self._crashed.pop(0)
+            is_lost = self._last_loss >= begun
+            crash = Result(error="the process that did it crashed or was killed")
+            outcomes.append(Outcome(number, _GONE if is_lost else crash, is_lost))
+        return outcomes
 
     def _look(self, seconds: float = 0.0) -> None:
         """Finds out which nodes there are, unless that is known since so many seconds ago or less."""

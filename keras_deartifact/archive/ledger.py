@@ -233,11 +233,11 @@ class Ledger:
         """Lets what an earlier driver has left running wait again."""
         self._database.execute("UPDATE units SET state = 'waiting' WHERE state = 'running'")
 
-    def records(self, name: str) -> list[tuple[int, bool, Any]]:
-        """The segments of a video in order: number of the unit, whether it was made `from_start`, and its result."""
-        query = "SELECT number, from_start, result FROM units WHERE file = ? AND kind = 'segment' ORDER BY position"
+    def records(self, name: str) -> list[tuple[int, Any]]:
+        """The segments of a video in order: number of the unit, and its result."""
+        query = "SELECT number, result FROM units WHERE file = ? AND kind = 'segment' ORDER BY position"
         rows = self._database.execute(query, (os.fsencode(name),))
-        return [(number, bool(from_start), json.loads(result)) for number, from_start, result in rows]
+        return [(number, json.loads(result)) for number, result in rows]
 
     def segments_done(self) -> dict[str, int]:
         """How many segments are done of each video that is at work."""

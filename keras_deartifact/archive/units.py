@@ -260,9 +260,10 @@ def segment(work: _Work, task: Task) -> dict[str, Any]:
     file, position = task.files[0], task.position or 0
     packets = _segment(file, position)
     record = packets.replace(".packets", ".json")
-    if not task.from_start and work.destination.find(record) and work.destination.find(packets):
+    if work.destination.find(record) and work.destination.find(packets):
         with work.destination.reading(record) as path:
             known: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if known["from_start"] or not task.from_start:
             return known
     made = dataclasses.asdict(_made(work, task, file, position, packets))
     with work.destination.writing(record) as path:
