@@ -5,7 +5,7 @@ import os
 import sqlite3
 
 import pytest
-from archive_samples import make_tree, require_equal
+from archive_samples import make_tree, require_equal, wait_until
 from PIL import Image
 
 from keras_deartifact import cli
@@ -243,7 +243,7 @@ def test_a_process_that_ends_is_replaced(tmp_path, trees):
         (outcome,) = processes.wait(60)
         assert outcome.number == 7 and outcome.result.error == "KeyError: 'nonesuch'"
         processes._idle[0]._process.kill()
-        processes._idle[0]._process.join()
+        wait_until(lambda: processes._idle[0]._pool._broken)
         processes.submit(8, job, Task("identify"))
         (outcome,) = processes.wait(60)
         assert outcome.result.error is None and outcome.result.value["engine"] == "litert"

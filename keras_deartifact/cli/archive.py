@@ -166,11 +166,10 @@ def _jobs(arguments: argparse.Namespace) -> int:
 
 
 def _executor(arguments: argparse.Namespace) -> "Executor":
-    from keras_deartifact.archive import executors, resources
+    from keras_deartifact.archive import cluster, executors, resources
 
     if arguments.ray is not None:
-        taken = resources.of(arguments.engine, arguments.provider, arguments.threads)
-        return executors.Ray(arguments.ray, taken)
+        return cluster.Ray(arguments.ray, resources.of(arguments.engine, arguments.provider, arguments.threads))
     if arguments.debug:
         return executors.Inline()
     return executors.Processes(_jobs(arguments))
