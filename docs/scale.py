@@ -3,9 +3,9 @@
     python docs/scale.py measure > measured.json     times of this machine, ten minutes or so
     python docs/scale.py simulate measured.json      the tables of docs/scale.md
 
-Costs are processor seconds, so that other work on the machine does not count. The simulation moves units of work through
-three things that can be too slow: the machines' processors, the driver, which handles one unit after the other, and the
-storage, which passes on so many bytes a second in all.
+Costs are processor seconds, so that other work on the machine does not count. The simulation moves units of work
+through three things that can be too slow: the machines' processors, the driver, which handles one unit after the other,
+and the storage, which passes on so many bytes a second in all.
 """
 
 import argparse

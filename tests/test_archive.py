@@ -203,6 +203,10 @@ def test_new_and_changed_files(tmp_path, run, photo):
     code, text, err = run("archive", source, out, *ENGINE)
     assert code == 2 and text.endswith("2 restored, 0 incomplete, 0 skipped, 1 failed\n")
     assert "b.gif.png: its copy would get the name of that of b.gif" in err
+    before = (out / "b.gif.png").stat().st_mtime_ns
+    code, text, err = run("archive", source, out, "--retry-failed", *ENGINE)
+    assert code == 2 and text.endswith("2 restored, 0 incomplete, 0 skipped, 1 failed\n")
+    assert (out / "b.gif.png").stat().st_mtime_ns == before
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ What follows from a unit's result is said here and nowhere else:
 
 import collections
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,6 +30,9 @@ _BATCH_FILES, _BATCH_BYTES = 32, 32 << 20
 _LOST_ATTEMPTS = 10
 
 _SEE_SECONDS, _COPY_SECONDS = 1.0, 60.0
+
+# As long as that took, so many times over.
+_PAUSES = 20
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,12 @@ def identified(job: Job, executor: Executor) -> tuple[Job, list[str]]:
     Raises:
         ValueError: they cannot be loaded.
     """
-    executor.submit(0, job, Task("identify"))
     outcomes: list[Outcome] = []
-    while not outcomes:
-        outcomes = executor.wait(1.0)
+    while not outcomes or outcomes[0].is_lost:
+        executor.submit(0, job, Task("identify"))
+        outcomes = []
+        while not outcomes:
+            outcomes = executor.wait(1.0)
     result = outcomes[0].result
     if result.error is not None:
         raise ValueError(result.error)
@@ -135,18 +140,21 @@ class Driver:
         self._tell = tell
         self._running: dict[int, Unit] = {}
         self._lost: collections.Counter[int] = collections.Counter()
-        self._seen = 0.0
-        self._copied = time.monotonic()
+        self._see_at = 0.0
+        self._copy_at = time.monotonic() + _COPY_SECONDS
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Takes up those files of the source that the ledger does not have yet, and those to be tried again."""
         ledger = self._ledger
         known = {file.name: file for file in ledger.files()}
-        fresh = [entry for entry in entries if entry.name not in known]
-        wanted = self._to_be_done(fresh, known)
+        taken: dict[str, str] = {}
+        for name in known:
+            taken.setdefault(self._expected_target(name), name)
+        wanted = self._to_be_done([entry for entry in entries if entry.name not in known], taken)
         for entry in entries:
             file = known.get(entry.name)
-            if file is not None and self._is_wanted_again(file, entry):
+            is_first = taken[self._expected_target(entry.name)] == entry.name
+            if file is not None and is_first and self._is_wanted_again(file, entry):
                 ledger.forget_all(entry.name)
                 ledger.change(entry.name, state="waiting", message=None, size=entry.size, version=entry.version)
                 wanted.append(entry)
@@ -159,11 +167,10 @@ class Driver:
         # Of workers that were killed.
         self._destination.remove(TEMPORARY)
 
-    def _to_be_done(self, fresh: Sequence[Entry], known: Mapping[str, File]) -> list[Entry]:
-        """Those of some new files whose copies are not there and get names of their own."""
+    def _to_be_done(self, fresh: Sequence[Entry], taken: dict[str, str]) -> list[Entry]:
+        """Those of some new files whose copies are not there and get names of their own, which are `taken` then."""
         self._ledger.add_files(fresh)
         there = {entry.name for entry in self._destination.entries()} if fresh else set()
-        taken = {self._expected_target(name): name for name in known}
         wanted = []
         for entry in fresh:
             target = self._expected_target(entry.name)
@@ -301,7 +308,7 @@ class Driver:
         if unit.kind == "clear":
             # What is left takes room, no more.
             ledger.forget(unit)
-        elif len(unit.names) > 1:
+        elif len(unit.names) > 1 and not is_lost:
             # One of them may be the cause; alone it will show.
             ledger.forget(unit)
             for name in unit.names:
@@ -314,16 +321,22 @@ class Driver:
 
     def _see(self, is_end: bool = False) -> None:
         """Puts everything on the disk every second, and tells how far the run is."""
-        now = time.monotonic()
-        if now - self._seen < _SEE_SECONDS and not is_end:
+        begun = time.monotonic()
+        if begun < self._see_at and not is_end:
             return
-        self._seen = now
         self._ledger.see(time.time(), self._executor.nodes(), self.frames, self.seconds)
         self._ledger.commit()
-        if now - self._copied >= _COPY_SECONDS:
+        if begun >= self._copy_at:
             self._kept.copy()
-            self._copied = time.monotonic()
+            self._copy_at = _again(begun, _COPY_SECONDS)
         self._tell(Event("progress", progress(self._ledger)))
+        self._see_at = _again(begun, _SEE_SECONDS)
+
+
+def _again(begun: float, seconds: float) -> float:
+    """When something is to be done again that has just been done: of a large archive it takes long."""
+    now = time.monotonic()
+    return now + max(seconds, _PAUSES * (now - begun))
 
 
 def _of(result: Result) -> dict[str, Any]:
@@ -332,7 +345,7 @@ def _of(result: Result) -> dict[str, Any]:
 
 def _batches(entries: Sequence[Entry], room: int) -> Iterator[list[str]]:
     """Names of files that are begun together: videos alone, pictures several, but not so many that workers wait."""
-    count = min(_BATCH_FILES, max(1, len(entries) // (4 * room)))
+    count = min(_BATCH_FILES, max(1, len(entries) // (4 * max(1, room))))
     batch: list[str] = []
     size = 0
     for entry in entries:
