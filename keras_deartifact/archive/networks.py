@@ -28,6 +28,7 @@ class Networks:
         provider: likewise.
         threads: likewise.
         server: likewise.
+        perception: likewise.
         packed: name, below the destination, of a zip file with the model's files, for machines that do not have them.
         identity: what `identity` has to return, in pairs; None where that is not known yet.
     """
@@ -37,6 +38,7 @@ class Networks:
     provider: str | None = None
     threads: int | None = None
     server: Server | None = None
+    perception: float = 0.0
     packed: str | None = None
     identity: tuple[tuple[str, Any], ...] | None = None
 
@@ -81,7 +83,8 @@ def load(networks: Networks, destination: str, scratch: Path) -> tuple[Restorer,
         )
         # Engines run for the first time here, and say so.
         with console.silenced():
-            restorer = engines.load(model, networks.engine, networks.threads, networks.provider, networks.server)
+            choice = networks.engine, networks.threads, networks.provider, networks.server, networks.perception
+            restorer = engines.load(model, *choice)
             predictor = engines.load_predictor(threads=networks.threads)
             height, width = restorer.tile or (32, 32)
             frames = np.zeros((1, height, width, 3), np.float32)

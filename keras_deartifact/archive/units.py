@@ -220,7 +220,7 @@ def _still(work: _Work, path: Path, target: str) -> dict[str, Any]:
             restorer, path, made, predictor=predictor, within_quantisation=within, overwrite=True, **given
         )
     notes = [*report.remarks, *(f"left out: {each}" for each in report.left_out)]
-    return {"state": "restored", "frames": 1, "seconds": 0.0, "notes": notes}
+    return {"state": "restored", "frames": report.frames, "seconds": 0.0, "notes": notes}
 
 
 def _video(work: _Work, path: Path, target: str) -> dict[str, Any]:

@@ -150,7 +150,9 @@ def _job(arguments: argparse.Namespace) -> "Job":
     return units.Job(
         source=_absolute(arguments.source),
         destination=_absolute(arguments.destination),
-        networks=networks.Networks(model, arguments.engine, arguments.provider, threads, server, packed),
+        networks=networks.Networks(
+            model, arguments.engine, arguments.provider, threads, server, arguments.perception, packed
+        ),
         options=tuple((name, getattr(arguments, name)) for name in names),
         max_pixels=arguments.max_pixels,
         scratch=os.fspath(arguments.scratch.absolute()),
