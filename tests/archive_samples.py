@@ -8,6 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from keras_deartifact import cli
+
+# The models that ship are here in several forms, of which the fastest is taken: not always the same.
+ENGINE = ("--engine", "litert")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Workers of this machine import the script of the command again, so that what it changes holds there, too.
@@ -55,6 +60,18 @@ def make_tree(folder, photo, make_video):
     return folder
 
 
+def make_trees(folder, photo, make_video):
+    """A tree, and what `restore` makes of it."""
+    source, expected = make_tree(folder / "in", photo, make_video), folder / "expected"
+    assert restore(source, expected) == 2
+    return source, expected
+
+
+def restore(source, target):
+    """The command `deartifact restore`; returns its exit code."""
+    return cli.main(["restore", str(source), "-o", str(target), *ENGINE])
+
+
 def names(folder):
     """Of the files in a folder, but those of work that is kept there."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
@@ -72,8 +89,7 @@ def start(folder, *arguments, changes="", **options):
     """Starts the command `deartifact archive` as a process, with what `changes` does in all of its processes."""
     script = folder / "command.py"
     script.write_text(COMMAND.format(changes))
-    # The models that ship are here in several forms, of which the fastest is taken: not always the same.
-    command = [sys.executable, str(script), "archive", *map(str, arguments), "--engine", "litert"]
+    command = [sys.executable, str(script), "archive", *map(str, arguments), *ENGINE]
     return subprocess.Popen(
         command,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -53,8 +53,8 @@ class Nodes:
         self._tell(f"kill {raylet}")
         self._answer()
 
-    def workers(self):
-        """Process numbers of what works on units, on any node."""
+    def busy(self):
+        """Process numbers of what works on a unit, each with that of its node's raylet."""
         found = []
         for folder in Path("/proc").iterdir():
             try:
@@ -62,8 +62,9 @@ class Nodes:
                 parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             except (OSError, ValueError):
                 continue
+            # An idle one is called so.
             if b"_run_on_node" in command and parent in self.raylets:
-                found.append(int(folder.name))
+                found.append((int(folder.name), parent))
         return found
 
     def _tell(self, line):

@@ -9,24 +9,13 @@ import subprocess
 import sys
 
 import pytest
-from archive_samples import SLOW, finish, made, make_tree, names, require_equal, start, wait_until
-
-from keras_deartifact import cli
-
-ENGINE = ("--engine", "litert")
+from archive_samples import ENGINE, SLOW, finish, made, make_trees, names, require_equal, restore, start, wait_until
 
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory, photo, make_video):
     """A tree of files, and what `restore` makes of it."""
-    folder = tmp_path_factory.mktemp("archive")
-    make_tree(folder / "in", photo, make_video)
-    assert _restore(folder / "in", folder / "expected") == 2
-    return folder / "in", folder / "expected"
-
-
-def _restore(source, target):
-    return cli.main(["restore", str(source), "-o", str(target), *ENGINE])
+    return make_trees(tmp_path_factory.mktemp("archive"), photo, make_video)
 
 
 def _finished(out):
@@ -231,7 +220,7 @@ def test_a_damaged_video_is_told(tmp_path, run, trees):
     (source / "cut.mkv").write_bytes(data[: len(data) * 2 // 3])
     code, text, err = run("archive", source, out, *ENGINE)
     assert code == 3 and text.endswith("0 restored, 1 incomplete, 0 skipped, 0 failed\n")
-    assert _restore(source, tmp_path / "expected") == 3
+    assert restore(source, tmp_path / "expected") == 3
     require_equal(out, tmp_path / "expected")
     assert "warning: cut.mkv: " in err
 

@@ -5,10 +5,9 @@ import os
 import sqlite3
 
 import pytest
-from archive_samples import make_tree, require_equal, wait_until
+from archive_samples import make_trees, require_equal, wait_until
 from PIL import Image
 
-from keras_deartifact import cli
 from keras_deartifact.archive import driver, executors, keeping, resources, storage, units
 from keras_deartifact.archive.driver import Settings
 from keras_deartifact.archive.executors import Inline, Outcome
@@ -52,11 +51,7 @@ class Failing(Inline):
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory, photo, make_video):
-    folder = tmp_path_factory.mktemp("driver")
-    make_tree(folder / "in", photo, make_video)
-    code = cli.main(["restore", str(folder / "in"), "-o", str(folder / "expected"), "--engine", "litert"])
-    assert code == 2
-    return folder / "in", folder / "expected"
+    return make_trees(tmp_path_factory.mktemp("driver"), photo, make_video)
 
 
 def _job(source, target, scratch):

@@ -7,12 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from archive_samples import make_tree, require_equal
+from archive_samples import ENGINE, make_trees, require_equal
 
-from keras_deartifact import cli
 from keras_deartifact.archive import copies, storage
-
-ENGINE = ("--engine", "litert")
 
 
 @pytest.fixture(scope="module")
@@ -200,10 +197,7 @@ def _get(url, folder):
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory, photo, make_video):
-    folder = tmp_path_factory.mktemp("places")
-    make_tree(folder / "in", photo, make_video)
-    assert cli.main(["restore", str(folder / "in"), "-o", str(folder / "expected"), *ENGINE]) == 2
-    return folder / "in", folder / "expected"
+    return make_trees(tmp_path_factory.mktemp("places"), photo, make_video)
 
 
 def test_an_archive_on_s3(s3, run, tmp_path, trees):
