@@ -34,7 +34,7 @@ PROCESSORS = 16
 
 NODE_BYTES_A_SECOND = 1.25e9
 STORAGE_BYTES_A_SECOND = 20e9
-"""Of a store that many machines read at a time, 16 times what one of them takes."""
+"""Of a store that many machines read at a time: 16 times what one of them takes."""
 
 SOURCE_BYTES_A_SECOND = 1e6
 RESULT_BYTES_A_SECOND = 2e6
@@ -259,7 +259,14 @@ class _Server:
         return self.free
 
 
-def simulate(costs: Costs, nodes: int, is_copied: bool, drivers: int = 1, group: int = GROUP) -> Usage:
+def simulate(
+    costs: Costs,
+    nodes: int,
+    is_copied: bool,
+    drivers: int = 1,
+    storage_bytes: float = STORAGE_BYTES_A_SECOND,
+    group: int = GROUP,
+) -> Usage:
     """Restores `HOURS` of films.
 
     Args:
@@ -267,7 +274,8 @@ def simulate(costs: Costs, nodes: int, is_copied: bool, drivers: int = 1, group:
         nodes: machines.
         is_copied: whether each machine copies each film that it works on, as from a URL; else it reads, as from a
             mounted folder, what a segment needs.
-        drivers: that share the films, each with its share of the machines.
+        drivers: that share the films, each with its share of the machines and of the storage.
+        storage_bytes: a second.
         group: segments in an event.
     """
     films = round(HOURS / FILM_HOURS) // drivers
@@ -281,7 +289,7 @@ def simulate(costs: Costs, nodes: int, is_copied: bool, drivers: int = 1, group:
     free = [node for _ in range(PROCESSORS) for node in range(nodes)]
     copies = [set[int]() for _ in range(films)]
     driver, storage = _Server(), _Server()
-    share = STORAGE_BYTES_A_SECOND / drivers
+    share = storage_bytes / drivers
     events: list[tuple[float, int, str, int, int]] = []
     worked = moved = now = 0.0
     count = 0
@@ -331,15 +339,17 @@ def simulate(costs: Costs, nodes: int, is_copied: bool, drivers: int = 1, group:
 
 def rows(costs: Costs) -> Iterator[str]:
     """The table of the simulation, in Markdown."""
-    yield "| machines | films by | drivers | hours | processors busy | driver busy | storage busy | petabytes moved |"
-    yield "|---|---|---|---|---|---|---|---|"
-    cases = [(10, False, 1), (10, True, 1), (100, False, 1), (100, True, 1)]
-    cases += [(1000, False, 1), (1000, True, 1), (1000, False, 4), (1000, False, 10)]
-    for nodes, is_copied, drivers in cases:
-        usage = simulate(costs, nodes, is_copied, drivers)
+    names = "machines | films by | storage, GB/s | commands | hours | processors | driver | storage | petabytes"
+    yield f"| {names} |"
+    yield "|---" * (names.count("|") + 1) + "|"
+    cases = [(nodes, is_copied, 1, 20e9) for nodes in (10, 100, 1000) for is_copied in (False, True)]
+    cases += [(1000, False, 1, 200e9), (1000, False, 4, 200e9), (1000, True, 4, 200e9)]
+    for nodes, is_copied, drivers, storage in cases:
+        usage = simulate(costs, nodes, is_copied, drivers, storage)
         shares = " | ".join(f"{100 * share:.0f} %" for share in (usage.processors, usage.driver, usage.storage))
         way = "copy" if is_copied else "mount"
-        yield f"| {nodes} | {way} | {drivers} | {usage.hours:.1f} | {shares} | {usage.petabytes:.2f} |"
+        start = f"| {nodes} | {way} | {storage / 1e9:.0f} | {drivers} | {usage.hours:.1f}"
+        yield f"{start} | {shares} | {usage.petabytes:.2f} |"
 
 
 def main() -> None:
