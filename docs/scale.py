@@ -41,7 +41,7 @@ RESULT_BYTES_A_SECOND = 2e6
 """Of video: 8 Mbit/s come in, and what is encoded at CRF 14 is about twice as much."""
 
 GROUP = 12
-"""So many segments are one event of the simulation."""
+"""So many segments are one event of the simulation, where it does not count which machine has which."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,6 @@ def simulate(
     is_copied: bool,
     drivers: int = 1,
     storage_bytes: float = STORAGE_BYTES_A_SECOND,
-    group: int = GROUP,
 ) -> Usage:
     """Restores `HOURS` of films.
 
@@ -276,11 +275,11 @@ def simulate(
             mounted folder, what a segment needs.
         drivers: that share the films, each with its share of the machines and of the storage.
         storage_bytes: a second.
-        group: segments in an event.
     """
     films = round(HOURS / FILM_HOURS) // drivers
     nodes //= drivers
     film = FILM_HOURS * 3600
+    group = 1 if is_copied else GROUP
     segment = costs.frames / FRAMES_A_SECOND
     parts = max(1, round(film / segment / group))
     queues = {kind: collections.deque[int]() for kind in ("join", "segment", "begin")}
