@@ -43,6 +43,9 @@ RESULT_BYTES_A_SECOND = 2e6
 GROUP = 12
 """So many segments are one event of the simulation, where it does not count which machine has which."""
 
+TOGETHER = 16
+"""So many go to a machine together where it has to copy the film."""
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -157,7 +160,7 @@ class _Instant:
         begun = {"state": "working", "key": "k", "segments": 750, "frames": 180_000, "seconds": 7200.0, "notes": []}
         values = {
             "begin": [begun],
-            "segment": record,
+            "segment": [record],
             "join": {"state": "restored", "message": None, "frames": 180_000},
             "clear": None,
         }
@@ -279,7 +282,7 @@ def simulate(
     films = round(HOURS / FILM_HOURS) // drivers
     nodes //= drivers
     film = FILM_HOURS * 3600
-    group = 1 if is_copied else GROUP
+    group = TOGETHER if is_copied else GROUP
     segment = costs.frames / FRAMES_A_SECOND
     parts = max(1, round(film / segment / group))
     queues = {kind: collections.deque[int]() for kind in ("join", "segment", "begin")}
@@ -313,7 +316,7 @@ def simulate(
         while free and any(queues.values()):
             kind = next(kind for kind, queue in queues.items() if queue)
             which, node = queues[kind].popleft(), free.pop()
-            begun = driver.serve(now, (costs.ledger + costs.ray) * (group if kind == "segment" else 1))
+            begun = driver.serve(now, _driving(costs, kind, group, is_copied))
             worked += seconds[kind]
             count += 1
             heapq.heappush(events, (read(begun, kind, which, node) + seconds[kind], count, kind, which, node))
@@ -334,6 +337,12 @@ def simulate(
     return Usage(
         now / 3600, worked / (now * nodes * PROCESSORS), driver.busy / now, storage.busy / now, drivers * moved / 1e15
     )
+
+
+def _driving(costs: Costs, kind: str, group: int, is_copied: bool) -> float:
+    """The driver's seconds for an event."""
+    count = group if kind == "segment" else 1
+    return count * costs.ledger + (1 if is_copied else count) * costs.ray
 
 
 def rows(costs: Costs) -> Iterator[str]:

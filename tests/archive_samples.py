@@ -1,14 +1,18 @@
 """Trees of files to restore, and the command as a process whose workers can be made to misbehave."""
 
+import contextlib
+import logging
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from keras_deartifact import cli
+from keras_deartifact.archive import storage
 
 # The models that ship are here in several forms, of which the fastest is taken: not always the same.
 ENGINE = ("--engine", "litert")
@@ -109,6 +113,55 @@ def finish(process, seconds=60):
 def made(folder):
     """The positions of the segments that commands made, each time that one did."""
     return [int(line) for line in (folder / "command.py.made").read_text().splitlines()]
+
+
+@contextlib.contextmanager
+def s3_bucket():
+    """The URL of a bucket on a server of its own, which the processes of this machine find by the environment."""
+    server = pytest.importorskip("moto.server", reason="moto is not installed")
+    import s3fs
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        s3fs.S3FileSystem().mkdir("bucket")
+        yield "s3://bucket"
+        s3fs.S3FileSystem.clear_instance_cache()
+    running.stop()
+
+
+def write(place, name, data):
+    """Writes bytes to a file in a place."""
+    with place.writing(name) as path:
+        path.write_bytes(data)
+
+
+def read(place, name):
+    """Reads the bytes of a file in a place."""
+    with place.reading(name) as path:
+        return path.read_bytes()
+
+
+def put(folder, url):
+    """Copies a folder to a place."""
+    place = storage.place(url)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            write(place, path.relative_to(folder).as_posix(), path.read_bytes())
+
+
+def get(url, folder):
+    """Copies a place to a folder."""
+    place = storage.place(url)
+    for entry in place.entries():
+        (folder / entry.name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / entry.name).write_bytes(read(place, entry.name))
 
 
 def wait_until(condition, process=None, seconds=30.0):

@@ -43,7 +43,7 @@ class Failing(Inline):
 
     def wait(self, seconds):
         (number, job, task) = self._waiting[0]
-        times = sum((each.kind, each.position) == (task.kind, task.position) for each in self.tasks)
+        times = sum((each.kind, each.positions) == (task.kind, task.positions) for each in self.tasks)
         failure = self._fail(task, times)
         outcomes = super().wait(seconds)
         return outcomes if failure is None else [failure(number, outcomes[0].result)]
@@ -83,7 +83,7 @@ def test_a_node_that_ends_is_not_held_against_a_file(tmp_path, trees):
 
 
 def test_a_file_that_nodes_always_end_with_is(tmp_path, trees):
-    executor = Failing(lambda task, times: _lost if task.kind == "segment" and task.position == 1 else None)
+    executor = Failing(lambda task, times: _lost if task.kind == "segment" and task.positions == (1,) else None)
     counts, events = _drive(trees[0], tmp_path / "out", executor, attempts=1)
     assert counts["failed"] == 2 and counts["restored"] == 4
     (film,) = (each.values for each in events if each.kind == "file" and each.values["name"] == "long.mkv")
@@ -94,16 +94,31 @@ def test_a_file_that_nodes_always_end_with_is(tmp_path, trees):
 
 def test_a_segment_that_does_not_follow_is_made_from_the_start(tmp_path, trees):
     def torn(number, result):
-        value = {**result.value, "before": "something else", "from_start": False}
-        return Outcome(number, result._replace(value=value))
+        (record,) = result.value
+        return Outcome(number, result._replace(value=[{**record, "before": "something else", "from_start": False}]))
 
     executor = Failing(
-        lambda task, times: torn if task.kind == "segment" and task.position == 2 and times == 1 else None
+        lambda task, times: torn if task.kind == "segment" and task.positions == (2,) and times == 1 else None
     )
     _drive(trees[0], tmp_path / "out", executor)
-    again = {task.position for task in executor.tasks if task.from_start}
-    assert 2 in again and len([task for task in executor.tasks if task.kind == "join"]) == 1
+    again = {task.positions for task in executor.tasks if task.from_start}
+    assert (2,) in again and len([task for task in executor.tasks if task.kind == "join"]) == 1
     require_equal(tmp_path / "out", trees[1])
+
+
+def test_segments_that_go_together(tmp_path, trees):
+    def crashed(number, result):
+        return Outcome(number, Result(error="the process that did it was ended by SIGSEGV"))
+
+    executor = Failing(lambda task, times: crashed if task.positions == (0, 1, 2) else None)
+    counts, _ = _drive(trees[0], tmp_path / "out", executor, attempts=2, together=3)
+    assert counts["failed"] == 1
+    assert [task.positions for task in executor.tasks if task.kind == "segment"] == [(0, 1, 2), (0,), (1,), (2,), (3,)]
+    require_equal(tmp_path / "out", trees[1])
+    # Nothing else waits: as many as there are for each.
+    lone = Failing(lambda task, times: None)
+    _drive(tmp_path / "out", tmp_path / "again", lone, together=3)
+    assert [task.positions for task in lone.tasks if task.kind == "segment"] == [(0, 1, 2), (3,)]
 
 
 def test_pictures_are_begun_together_and_apart_where_one_crashes(tmp_path, photo):
@@ -163,16 +178,32 @@ def test_units_come_in_order(ledger):
     ledger.add("segment", ["a"], range(3))
     ledger.add("join", ["b"])
     ledger.add("clear", ["b"])
-    taken = ledger.take(3)
+    taken = [unit for _ in range(3) for unit in ledger.take()]
     assert [(unit.kind, unit.position) for unit in taken] == [("join", None), ("segment", 0), ("segment", 1)]
     ledger.commit()
     # After a driver was killed.
     ledger.recover()
-    assert ledger.take(1) == taken[:1]
+    assert ledger.take() == tuple(taken[:1])
     ledger.finish(taken[1], {"frames": 7})
     assert ledger.segments_done() == {"a": 1} and ledger.are_left("a") and not ledger.is_running(taken[1])
     ledger.forget_all("a")
-    assert [unit.kind for unit in ledger.take(9)] == ["begin", "clear"] and not ledger.are_left("a")
+    assert ledger.take()[0].kind == "begin" and ledger.take()[0].kind == "clear" and ledger.take() == ()
+    assert not ledger.are_left("a")
+
+
+def test_segments_are_taken_together(ledger):
+    ledger.add_files(Entry(name, 1, "1") for name in "ab")
+    ledger.add("segment", ["a"], range(5))
+    ledger.add("segment", ["b"], range(3))
+    assert [unit.position for unit in ledger.take(4)] == [0, 1, 2, 3]
+    assert [(unit.names, unit.position) for unit in ledger.take(4)] == [(("a",), 4)]
+    first, *others = ledger.take(9)
+    ledger.wait_again(first.number, attempts=1)
+    for unit in others:
+        ledger.wait_again(unit.number)
+    # What has failed goes alone.
+    assert [[unit.position for unit in ledger.take(9)] for _ in range(2)] == [[0], [1, 2]]
+    assert ledger.waiting("segment") == 0
 
 
 def test_what_was_committed_is_copied(ledger, tmp_path):
@@ -189,7 +220,7 @@ def test_names_that_are_no_text(ledger):
     ledger.add_files([Entry(name, 5, "1")])
     ledger.change(name, state="restored", target=name)
     ledger.add("begin", [name])
-    assert ledger.files("restored")[0].target == name and ledger.take(1)[0].names == (name,)
+    assert ledger.files("restored")[0].target == name and ledger.take()[0].names == (name,)
     assert ledger.counts()["restored"] == 1 and ledger.size("restored") == 5 and ledger.size("failed") == 0
 
 

@@ -1,5 +1,6 @@
 """`deartifact archive --ray`: a real cluster of several nodes on this machine, which are killed."""
 
+import json
 import os
 import random
 import shutil
@@ -7,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from archive_samples import finish, make_trees, names, require_equal, restore, start, wait_until
+from archive_samples import finish, get, make_trees, names, put, require_equal, restore, s3_bucket, start, wait_until
 from ray_nodes import Nodes
 
 from keras_deartifact import cli
@@ -118,3 +119,22 @@ def test_a_driver_is_killed_and_the_model_changed(tmp_path, cluster, film):
     code, _, err = finish(_start(tmp_path, source, out, cluster), 120)
     assert code == 0, err
     require_equal(out, expected)
+
+
+@pytest.mark.slow
+def test_a_cluster_on_s3(tmp_path, film):
+    """Nodes copy the video first, and get several segments together."""
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with s3_bucket() as bucket, Nodes() as nodes:
+        nodes.add()
+        nodes.add()
+        put(film[0], f"{bucket}/in")
+        log = tmp_path / "log"
+        options = ("--scratch", tmp_path / "scratch", "--json", log)
+        code, _, err = finish(_start(tmp_path, f"{bucket}/in", f"{bucket}/out", nodes, *options), 180)
+        assert code == 0, err
+        get(f"{bucket}/out", tmp_path / "out")
+    require_equal(tmp_path / "out", film[1])
+    events = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    together = [each["together"] for each in events if each["event"] == "segment"]
+    assert len(together) == 16 and max(together) > 1

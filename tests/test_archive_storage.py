@@ -1,36 +1,21 @@
 """Places: folders, memory, and S3 by the server of moto on this machine."""
 
-import logging
 import multiprocessing
 import os
 import time
 from pathlib import Path
 
 import pytest
-from archive_samples import ENGINE, make_trees, require_equal
+from archive_samples import ENGINE, get, make_trees, put, read, require_equal, s3_bucket, write
 
 from keras_deartifact.archive import copies, storage
 
 
 @pytest.fixture(scope="module")
 def s3():
-    """The URL of a bucket on a server of its own, which the processes of this machine find by the environment."""
-    server = pytest.importorskip("moto.server", reason="moto is not installed")
-    import s3fs
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3fs.S3FileSystem().mkdir("bucket")
-        yield "s3://bucket"
-        s3fs.S3FileSystem.clear_instance_cache()
-    running.stop()
+    """The URL of a bucket on a server of its own."""
+    with s3_bucket() as url:
+        yield url
 
 
 @pytest.fixture(params=["folder", "file", "memory", "s3"])
@@ -44,32 +29,22 @@ def url(request, tmp_path):
     ]
 
 
-def _write(place, name, data):
-    with place.writing(name) as path:
-        path.write_bytes(data)
-
-
-def _read(place, name):
-    with place.reading(name) as path:
-        return path.read_bytes()
-
-
 def test_a_place(url, tmp_path):
     place = storage.place(url, tmp_path / "scratch")
     assert place.entries() == [] and place.find("a.txt") is None
-    _write(place, "b/c d.txt", b"two")
-    _write(place, "a.txt", b"one")
-    _write(place, f"{storage.WORK}/own", b"not listed")
+    write(place, "b/c d.txt", b"two")
+    write(place, "a.txt", b"one")
+    write(place, f"{storage.WORK}/own", b"not listed")
     assert [(each.name, each.size) for each in place.entries()] == [("a.txt", 3), ("b/c d.txt", 3)]
     assert [each.name for each in place.entries(storage.place(f"{url}/b"))] == ["a.txt"]
     with pytest.raises(ValueError, match="must go to another folder"):
         place.entries(storage.place(url))
-    assert _read(place, "a.txt") == b"one" and _read(place, f"{storage.WORK}/own") == b"not listed"
+    assert read(place, "a.txt") == b"one" and read(place, f"{storage.WORK}/own") == b"not listed"
     entry = place.find("a.txt")
     assert entry in place.entries() and place.find("b") is None
     time.sleep(0.01)
-    _write(place, "a.txt", b"six")
-    assert _read(place, "a.txt") == b"six"
+    write(place, "a.txt", b"six")
+    assert read(place, "a.txt") == b"six"
     if not url.startswith("s3"):
         assert place.find("a.txt").version != entry.version
     place.remove("a.txt")
@@ -77,7 +52,7 @@ def test_a_place(url, tmp_path):
     place.remove("nothing")
     assert place.entries() == []
     with pytest.raises(FileNotFoundError):
-        _read(place, "a.txt")
+        read(place, "a.txt")
 
 
 def test_a_file_appears_in_whole_or_not_at_all(url, tmp_path):
@@ -90,7 +65,7 @@ def test_a_file_appears_in_whole_or_not_at_all(url, tmp_path):
 
 def test_an_error_tells_the_name(url):
     place = storage.place(url)
-    _write(place, "a.txt", b"one")
+    write(place, "a.txt", b"one")
     with pytest.raises(ValueError) as raised, place.writing("b.txt") as path:
         raise ValueError(f"nothing can be written to {path}")
     assert str(raised.value).endswith("b.txt") and ".deartifact" not in str(raised.value)
@@ -98,10 +73,10 @@ def test_an_error_tells_the_name(url):
 
 def test_a_version_follows_the_content(s3, tmp_path):
     place = storage.place(f"{s3}/versions", tmp_path)
-    _write(place, "a.txt", b"one")
+    write(place, "a.txt", b"one")
     first = place.find("a.txt")
-    _write(place, "a.txt", b"two")
-    assert place.find("a.txt") != first and _read(place, "a.txt") == b"two"
+    write(place, "a.txt", b"two")
+    assert place.find("a.txt") != first and read(place, "a.txt") == b"two"
 
 
 @pytest.mark.parametrize(
@@ -181,20 +156,6 @@ def test_processes_share_a_copy(tmp_path):
     assert [process.exitcode for process in processes] == [0] * 4 and counter.value == 1
 
 
-def _put(folder, url):
-    place = storage.place(url)
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            _write(place, path.relative_to(folder).as_posix(), path.read_bytes())
-
-
-def _get(url, folder):
-    place = storage.place(url)
-    for entry in place.entries():
-        (folder / entry.name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / entry.name).write_bytes(_read(place, entry.name))
-
-
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory, photo, make_video):
     return make_trees(tmp_path_factory.mktemp("places"), photo, make_video)
@@ -202,12 +163,12 @@ def trees(tmp_path_factory, photo, make_video):
 
 def test_an_archive_on_s3(s3, run, tmp_path, trees):
     source, target = f"{s3}/tapes", f"{s3}/restored"
-    _put(trees[0], source)
+    put(trees[0], source)
     options = ("--scratch", tmp_path / "scratch", "--jobs", "2", *ENGINE)
     code, text, err = run("archive", source, target, *options)
     assert code == 2 and text.endswith(f"{target}: 5 restored, 0 incomplete, 1 skipped, 1 failed\n")
     assert f"{source}/bad.mp4" in err and str(tmp_path) not in err
-    _get(target, tmp_path / "out")
+    get(target, tmp_path / "out")
     require_equal(tmp_path / "out", trees[1])
     # Another machine, which has no ledger of its own, finds the one beside the destination.
     elsewhere = ("--scratch", tmp_path / "elsewhere", *ENGINE)
@@ -224,10 +185,10 @@ def test_an_archive_on_s3(s3, run, tmp_path, trees):
 def test_an_archive_in_memory(run, tmp_path, trees):
     """The memory is this process's own, so that the units run in it: `--debug`."""
     pytest.importorskip("fsspec", reason="fsspec is not installed")
-    _put(trees[0], "memory://tapes")
+    put(trees[0], "memory://tapes")
     code, _, _ = run("archive", "memory://tapes", "memory://restored", "--debug", "--scratch", tmp_path / "s", *ENGINE)
     assert code == 2
-    _get("memory://restored", tmp_path / "out")
+    get("memory://restored", tmp_path / "out")
     require_equal(tmp_path / "out", trees[1])
 
 

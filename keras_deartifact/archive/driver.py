@@ -44,12 +44,15 @@ class Settings:
         overwrite: replace copies that were there before the job.
         retry_failed: try again what was set aside.
         cost_per_node_hour: in whatever currency.
+        together: the most segments of a video that one worker gets at a time, where each machine has to copy a video
+            first; fewer when there is too little left for all.
     """
 
     attempts: int = 3
     overwrite: bool = False
     retry_failed: bool = False
     cost_per_node_hour: float | None = None
+    together: int = 1
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class Driver:
         self._ledger = kept.ledger
         self._settings = settings
         self._tell = tell
-        self._running: dict[int, Unit] = {}
+        self._running: dict[int, tuple[Unit, ...]] = {}
         self._lost: collections.Counter[int] = collections.Counter()
         self._see_at = 0.0
         self._copy_at = time.monotonic() + _COPY_SECONDS
@@ -209,35 +212,51 @@ class Driver:
 
     def _step(self) -> bool:
         """Hands out units, and takes what has come back; returns whether there was anything to do."""
-        for unit in self._ledger.take(max(0, self._executor.room())):
-            self._running[unit.number] = unit
-            self._executor.submit(unit.number, self._job, self._task(unit))
+        together = self._together()
+        while self._executor.room() > 0 and (units := self._ledger.take(together)):
+            self._running[units[0].number] = units
+            self._executor.submit(units[0].number, self._job, self._task(units))
         if not self._running:
             return False
         for outcome in self._executor.wait(_SEE_SECONDS):
             self._take(outcome)
         return True
 
-    def _task(self, unit: Unit) -> Task:
+    def _together(self) -> int:
+        """How many segments a worker gets: many, while other videos wait to be begun."""
+        most = self._settings.together
+        if most == 1 or self._ledger.waiting("begin"):
+            return most
+        return min(most, max(1, self._ledger.waiting("segment") // max(1, len(self._running))))
+
+    def _task(self, units: tuple[Unit, ...]) -> Task:
+        unit = units[0]
         found = tuple(map(self._ledger.file, unit.names))
         records = (record for _, record in self._ledger.records(unit.names[0])) if unit.kind == "join" else ()
-        return Task(unit.kind, found, unit.position, unit.from_start, tuple(records))
+        positions = tuple(each.position for each in units if each.position is not None)
+        return Task(unit.kind, found, positions, unit.from_start, tuple(records))
 
     def _take(self, outcome: Outcome) -> None:
-        """Draws the consequences of a unit that has come back."""
-        unit = self._running.pop(outcome.number)
-        if not self._ledger.is_running(unit):
-            # Its file has been set aside meanwhile.
+        """Draws the consequences of units that have come back."""
+        units = self._running.pop(outcome.number)
+        if not self._ledger.is_running(units[0]):
+            # Their file has been set aside meanwhile.
             return
         result = outcome.result
         if result.is_fatal:
             raise ValueError(f"{result.node}: {result.error}")
-        if result.error is not None:
-            self._failed(unit, result, outcome.is_lost)
-            return
-        getattr(self, f"_{unit.kind}_done")(unit, result)
+        if result.error is None:
+            getattr(self, f"_{units[0].kind}_done")(units, result)
+        elif len(units) == 1:
+            self._failed(units[0], result, outcome.is_lost)
+        else:
+            self._tell_failure(units[0], result, 0)
+            for unit in units:
+                # One of them may be the cause; alone it will show. What is done of them is found to be.
+                self._ledger.wait_again(unit.number, attempts=0 if outcome.is_lost else 1)
 
-    def _begin_done(self, unit: Unit, result: Result) -> None:
+    def _begin_done(self, units: tuple[Unit, ...], result: Result) -> None:
+        (unit,) = units
         if len(unit.names) > 1:
             self._ledger.forget(unit)
         for name, value in zip(unit.names, result.value, strict=True):
@@ -261,13 +280,15 @@ class Driver:
         self._ledger.change(name, **value)
         self._ledger.add("segment", [name], range(value["segments"]))
 
-    def _segment_done(self, unit: Unit, result: Result) -> None:
-        (name,) = unit.names
-        self._ledger.finish(unit, result.value)
+    def _segment_done(self, units: tuple[Unit, ...], result: Result) -> None:
+        (name,) = units[0].names
         file = self._ledger.file(name)
-        frames = result.value["frames"]
-        self._count(frames, (file.seconds or 0.0) * frames / max(1, file.frames or 1))
-        self._tell(Event("segment", {"name": name, "position": unit.position, "frames": frames, **_of(result)}))
+        for unit, record in zip(units, result.value, strict=True):
+            self._ledger.finish(unit, record)
+            self._count(record["frames"], (file.seconds or 0.0) * record["frames"] / max(1, file.frames or 1))
+            known = {"name": name, "position": unit.position, "frames": record["frames"]}
+            # The seconds of several are those of all.
+            self._tell(Event("segment", {**known, "together": len(units), **_of(result)}))
         if self._ledger.are_left(name):
             return
         made = self._ledger.records(name)
@@ -277,15 +298,15 @@ class Driver:
         for index in wrong:
             self._ledger.wait_again(made[index][0], from_start=True)
 
-    def _join_done(self, unit: Unit, result: Result) -> None:
-        self._finish(unit.names[0], result.value)
+    def _join_done(self, units: tuple[Unit, ...], result: Result) -> None:
+        self._finish(units[0].names[0], result.value)
 
     def _count(self, frames: int, seconds: float) -> None:
         self.frames += frames
         self.seconds += seconds
 
-    def _clear_done(self, unit: Unit, result: Result) -> None:
-        self._ledger.forget(unit)
+    def _clear_done(self, units: tuple[Unit, ...], result: Result) -> None:
+        self._ledger.forget(units[0])
 
     def _finish(self, name: str, value: dict[str, Any]) -> None:
         """Notes what has become of a file for good."""
@@ -302,8 +323,7 @@ class Driver:
         ledger = self._ledger
         self._lost[unit.number] += is_lost
         attempts = unit.attempts + (not is_lost)
-        values = {"unit": unit.kind, "files": list(unit.names), "position": unit.position, "attempts": attempts}
-        self._tell(Event("failure", {**values, "error": result.error, "trace": result.trace, **_of(result)}))
+        self._tell_failure(unit, result, attempts)
         is_over = result.is_final or attempts >= self._settings.attempts or self._lost[unit.number] >= _LOST_ATTEMPTS
         if unit.kind == "clear":
             # What is left takes room, no more.
@@ -318,6 +338,10 @@ class Driver:
             self._finish(unit.names[0], {"state": "failed", "message": f"{result.error}{tried}"})
         else:
             ledger.wait_again(unit.number, attempts, unit.from_start)
+
+    def _tell_failure(self, unit: Unit, result: Result, attempts: int) -> None:
+        values = {"unit": unit.kind, "files": list(unit.names), "position": unit.position, "attempts": attempts}
+        self._tell(Event("failure", {**values, "error": result.error, "trace": result.trace, **_of(result)}))
 
     def _see(self, is_end: bool = False) -> None:
         """Puts everything on the disk every second, and tells how far the run is."""

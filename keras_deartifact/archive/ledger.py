@@ -196,13 +196,25 @@ class Ledger:
             "INSERT INTO units (place, kind, names, file, position, attempts) VALUES (?, ?, ?, ?, ?, ?)", rows
         )
 
-    def take(self, count: int) -> list[Unit]:
-        """The next units, which are running from now on."""
+    def take(self, together: int = 1) -> tuple[Unit, ...]:
+        """The next unit, or so many segments of a video that none has failed of; they are running from now on."""
+        taken = self._waiting("TRUE ORDER BY place, number LIMIT 1")
+        if together > 1 and taken and _is_fresh_segment(taken[0]):
+            more = "file = ? AND kind = 'segment' AND attempts = 0 AND NOT from_start ORDER BY position LIMIT ?"
+            taken = self._waiting(more, os.fsencode(taken[0].names[0]), together)
+        numbers = [(unit.number,) for unit in taken]
+        self._database.executemany("UPDATE units SET state = 'running' WHERE number = ?", numbers)
+        return taken
+
+    def _waiting(self, condition: str, *values: Any) -> tuple[Unit, ...]:
         names = "number, kind, names, position, attempts, from_start"
-        query = f"SELECT {names} FROM units WHERE state = 'waiting' ORDER BY place, number LIMIT ?"
-        rows = self._database.execute(query, (count,)).fetchall()
-        self._database.executemany("UPDATE units SET state = 'running' WHERE number = ?", [(row[0],) for row in rows])
-        return [Unit(row[0], row[1], tuple(json.loads(row[2])), row[3], row[4], bool(row[5])) for row in rows]
+        rows = self._database.execute(f"SELECT {names} FROM units WHERE state = 'waiting' AND {condition}", values)
+        return tuple(Unit(row[0], row[1], tuple(json.loads(row[2])), row[3], row[4], bool(row[5])) for row in rows)
+
+    def waiting(self, kind: str) -> int:
+        """How many units of a kind wait."""
+        query = "SELECT COUNT(*) FROM units WHERE state = 'waiting' AND place = ?"
+        return int(self._database.execute(query, (KINDS[kind],)).fetchone()[0])
 
     def is_running(self, unit: Unit) -> bool:
         """Whether a unit's result is still waited for."""
@@ -274,6 +286,10 @@ class Ledger:
 
 def _where(states: Sequence[str]) -> str:
     return f"WHERE state IN ({','.join('?' * len(states))})" if states else ""
+
+
+def _is_fresh_segment(unit: Unit) -> bool:
+    return unit.kind == "segment" and not unit.attempts and not unit.from_start
 
 
 def _file(row: Sequence[Any]) -> File:

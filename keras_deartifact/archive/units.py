@@ -57,14 +57,14 @@ class Task(NamedTuple):
     Attributes:
         kind: key of `UNITS`.
         files: as the ledger has them.
-        position: of a segment in its video.
+        positions: of segments in their video.
         from_start: of a segment: decode all that comes before it, see `restore.seams`.
         records: of all segments, for joining.
     """
 
     kind: str
     files: tuple[File, ...] = ()
-    position: int | None = None
+    positions: tuple[int, ...] = ()
     from_start: bool = False
     records: tuple[Any, ...] = ()
 
@@ -255,9 +255,12 @@ def _left_out(plan: VideoPlan, path: Path, target: str) -> list[str]:
     return [f"left out: {each}" for each in trial.skipped]
 
 
-def segment(work: _Work, task: Task) -> dict[str, Any]:
-    """Restores a segment of a video, unless that is done; returns its record."""
-    file, position = task.files[0], task.position or 0
+def segment(work: _Work, task: Task) -> list[dict[str, Any]]:
+    """Restores segments of a video, unless that is done; returns their records."""
+    return [_record(work, task, task.files[0], position) for position in task.positions]
+
+
+def _record(work: _Work, task: Task, file: File, position: int) -> dict[str, Any]:
     packets = _segment(file, position)
     record = packets.replace(".packets", ".json")
     if work.destination.find(record) and work.destination.find(packets):

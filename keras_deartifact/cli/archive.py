@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _LOG_SECONDS = 30.0
 
+_TOGETHER = 16
+
 
 def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
     """Adds the sub-command."""
@@ -114,7 +116,12 @@ def _restore(arguments: argparse.Namespace) -> int:
     if not entries:
         raise ValueError(f"there are no files in {source.url}; check its name")
     settings = driver.Settings(
-        arguments.attempts, arguments.overwrite, arguments.retry_failed, arguments.cost_per_node_hour
+        arguments.attempts,
+        arguments.overwrite,
+        arguments.retry_failed,
+        arguments.cost_per_node_hour,
+        # Each machine has to copy a video that is named by URL, before it works on any segment of it.
+        together=_TOGETHER if arguments.ray is not None and source.folder is None else 1,
     )
     with (
         keeping.opened(destination, arguments.scratch, arguments.restart) as kept,
