@@ -51,7 +51,8 @@ def line(values: dict[str, Any]) -> str:
         parts[0] += f", {values['failed']} failed"
     if values.get("frames"):
         parts.append(f"{values['fps']:.1f} fps")
-        parts.append(f"{values['video_hours_per_hour']:.2g} hours of video an hour")
+        hours = values["video_hours_per_hour"]
+        parts.append(f"{hours:.0f} hours of video an hour" if hours >= 10 else f"{hours:.2g} hours of video an hour")
     if values.get("nodes", 1) > 1:
         parts.append(f"{values['nodes']} nodes")
     if values.get("cost_per_video_hour") is not None:
@@ -68,10 +69,8 @@ def status(ledger: Ledger, is_at_work: bool) -> Iterator[str]:
     yield ", ".join(f"{count} {state}" for state, count in counts.items())
     runs = ledger.runs()
     total = {name: sum(run[name] for run in runs) for name in ("frames", "video_seconds", "node_seconds")}
-    yield (
-        f"{total['frames']} frames, {total['video_seconds'] / 3600:.2f} hours of video, in {len(runs)} runs, "
-        f"by {console.duration(total['node_seconds'])} of nodes"
-    )
+    hours = f"{total['video_seconds'] / 3600:.2f} hours of video, {console.duration(total['node_seconds'])} of machines"
+    yield f"all runs ({len(runs)}): {total['frames']} frames, {hours}"
     done = ledger.segments_done()
     working = ledger.files("working")
     for file in working[:_LISTED]:
