@@ -53,7 +53,7 @@ def line(values: dict[str, Any]) -> str:
         parts.append(f"{values['fps']:.1f} fps")
         hours = values["video_hours_per_hour"]
         parts.append(f"{hours:.0f} hours of video an hour" if hours >= 10 else f"{hours:.2g} hours of video an hour")
-    if values.get("nodes", 1) > 1:
+    if (values.get("nodes") or 1) > 1:
         parts.append(f"{values['nodes']} nodes")
     if values.get("cost_per_video_hour") is not None:
         parts.append(f"{values['cost_per_video_hour']:.2f} an hour of video")
