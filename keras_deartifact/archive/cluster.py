@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import os
 import signal
 import socket
 import sys
@@ -37,6 +38,8 @@ class Ray:
         Raises:
             ValueError: Ray is not installed, the cluster cannot be reached, or has no node of such resources.
         """
+        # Ray would keep what is said of nodes that end, and print it at the very end; it reads this at its import.
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         try:
             import ray
         except ImportError as error:
