@@ -249,7 +249,7 @@ CONFIGS: dict[str, TrainConfig | EnsembleConfig | PredictorConfig] = {
         stills=_BROAD,
         warm_start="shuffle_nano_finish",
         learning_rate=1e-3,
-        steps=15_000,
+        steps=40_000,
         precision="mixed_bfloat16",
     ),
     "shuffle_nano_stills": TrainConfig("shuffle_nano"),
