@@ -297,8 +297,8 @@ def join(work: _Work, task: Task) -> dict[str, Any]:
         paths = [stack.enter_context(work.destination.reading(name)) for name in names]
         path = stack.enter_context(work.source.reading(file.name))
         target = stack.enter_context(work.destination.writing(file.target or ""))
-        restore.join_segments(path, target, _plan(work, file), records, paths, overwrite=True)
-    broken = journal.broken(records)
+        damaged = restore.join_segments(path, target, _plan(work, file), records, paths, overwrite=True)
+    broken = journal.broken(records) or damaged
     frames = sum(each.frames for each in records)
     return {"state": "restored" if broken is None else "incomplete", "message": broken, "frames": frames}
 
