@@ -21,7 +21,7 @@ from keras_deartifact import data, engines, image, models, quantiser
 from training import callbacks, prepare_video
 from training.configs import CONFIGS, EnsembleConfig, PredictorConfig, as_dict
 from training.datasets import Sources, find_sources, make_datasets
-from training.runs import open_run
+from training.runs import open_run, take_over
 from training.train import Options, make_model, train, train_ensemble
 from training.train_predictor import make_predictor_model, train_predictor
 
@@ -97,9 +97,12 @@ def test_configurations(name):
             continue
         assert each.losses or each.perceptual
         if each.warm_start:
-            # What it starts from is the same network, trained directly.
+            # What it starts from is the same network, trained directly, or a smaller one as which it can begin.
             start = CONFIGS[each.warm_start]
-            assert (start.generator, start.generator_arguments) == (each.generator, each.generator_arguments)
+            larger, smaller = (
+                models.make_generator(config.generator, **config.generator_arguments) for config in (each, start)
+            )
+            take_over(smaller, larger)
             assert start.adversarial is None
 
 
