@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keras_deartifact import files, restore
-from keras_deartifact.archive import networks
 from keras_deartifact.archive.executors import Executor, Outcome
 from keras_deartifact.archive.keeping import Kept
 from keras_deartifact.archive.ledger import File, Unit
@@ -106,7 +105,7 @@ def require_same(job: Job, kept: Kept) -> None:
     if not known:
         kept.ledger.begin(parameters)
         return
-    differing = networks.differences(known, parameters)
+    differing = restore.journal.differences(known, parameters)
     if differing:
         raise ValueError(
             f"an earlier run of this archive had another {differing}; go on with what it had then, or begin anew with "

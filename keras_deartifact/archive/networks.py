@@ -6,16 +6,17 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_deartifact import __version__, console, engines
+from keras_deartifact import console, engines
 from keras_deartifact.archive.storage import WORK, Place, place
 from keras_deartifact.engines import Predictor, Restorer, Server
+from keras_deartifact.restore import journal
+from keras_deartifact.restore.plan import identity
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Networks:
         server: likewise.
         perception: likewise.
         packed: name, below the destination, of a zip file with the model's files, for machines that do not have them.
-        identity: what `identity` has to return, in pairs; None where that is not known yet.
+        identity: what `restore.plan.identity` has to return, in pairs; None where that is not known yet.
     """
 
     model: str
@@ -45,24 +46,6 @@ class Networks:
 
 class OtherNetworksError(ValueError):
     """A machine has other networks than the job began with, or cannot load them: no file is the cause."""
-
-
-def identity(restorer: Restorer, predictor: Predictor) -> dict[str, Any]:
-    """All of the networks and libraries that can change a bit of a result, under names for a reader."""
-    import av
-
-    return {
-        **engines.identity(restorer),
-        "predictor": engines.identity(predictor)["model"],
-        "version": __version__,
-        "ffmpeg": " ".join(".".join(map(str, version)) for version in av.library_versions.values()),
-    }
-
-
-def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Names what differs, with both values; empty where nothing does."""
-    names = [name for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
-    return ", ".join(f"{name} ({then.get(name)} then, {now.get(name)} now)" for name in names)
 
 
 @functools.lru_cache(maxsize=1)
@@ -92,7 +75,7 @@ def load(networks: Networks, destination: str, scratch: Path) -> tuple[Restorer,
     except ValueError as error:
         raise OtherNetworksError(str(error)) from error
     if networks.identity is not None:
-        differing = differences(dict(networks.identity), identity(restorer, predictor))
+        differing = journal.differences(dict(networks.identity), identity(restorer, predictor))
         if differing:
             raise OtherNetworksError(f"the job began with another {differing}")
     return restorer, predictor

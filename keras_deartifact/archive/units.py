@@ -24,6 +24,7 @@ from keras_deartifact.archive.ledger import File
 from keras_deartifact.archive.networks import Networks, OtherNetworksError
 from keras_deartifact.archive.storage import WORK, Place, place
 from keras_deartifact.restore import Segment, VideoPlan, journal
+from keras_deartifact.restore.plan import identity
 
 SEGMENTS = f"{WORK}/segments"
 """Where the segments of unfinished videos lie, below the destination: a folder each, with the plan and the records."""
@@ -147,7 +148,7 @@ def identify(work: _Work, task: Task) -> dict[str, Any]:
     """Loads the networks; returns what tells them from others, and the engine that was chosen."""
     restorer, predictor = work.load()
     return {
-        "identity": networks.identity(restorer, predictor),
+        "identity": identity(restorer, predictor),
         "engine": getattr(restorer, "engine", "auto"),
         "provider": getattr(restorer, "provider", None),
         "notes": list(getattr(restorer, "notes", ())),

@@ -272,18 +272,19 @@ class Journal:
     def _require_same(
         self, recorded: Parameters, wanted: Parameters, target: files.StrPath, segments: list[Segment]
     ) -> None:
-        names = dict.fromkeys([*recorded, *wanted])
-        changed = [
-            f"{name} ({recorded.get(name)} then, {wanted.get(name)} now)"
-            for name in names
-            if recorded.get(name) != wanted.get(name)
-        ]
+        changed = differences(recorded, wanted)
         if changed and segments:
             frames = sum(each.frames for each in segments)
             raise ValueError(
-                f"an earlier run made {frames} frames of {os.fspath(target)} with another {', '.join(changed)}; "
+                f"an earlier run made {frames} frames of {os.fspath(target)} with another {changed}; "
                 f"go on with what it had then, or begin anew with restart=True (--restart)"
             )
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Names the parameters that differ, with both values; empty where none does."""
+    names = [name for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
+    return ", ".join(f"{name} ({then.get(name)} then, {now.get(name)} now)" for name in names)
 
 
 def _read(folder: Path) -> tuple[Parameters | None, list[Segment], bool]:

@@ -77,6 +77,16 @@ class SegmentPlan:
     place: video.Place | None
 
 
+def identity(restorer: Restorer, predictor: Predictor | None) -> dict[str, str | None]:
+    """All of the networks and libraries that can change a bit of a result, under names for a reader."""
+    return {
+        **engines.identity(restorer),
+        "predictor": None if predictor is None else engines.identity(predictor)["model"],
+        "version": __version__,
+        "ffmpeg": " ".join(".".join(map(str, version)) for version in av.library_versions.values()),
+    }
+
+
 @dataclass(frozen=True)
 class VideoPlan:
     """What is settled of a restored video.
@@ -114,11 +124,8 @@ class VideoPlan:
         """Returns all that the result depends on, under names for a reader."""
         return {
             "input": files.fingerprint(source),
-            **engines.identity(restorer),
-            "predictor": None if predictor is None else engines.identity(predictor)["model"],
+            **identity(restorer, predictor),
             **dataclasses.asdict(self.options),
-            "version": __version__,
-            "ffmpeg": " ".join(".".join(map(str, version)) for version in av.library_versions.values()),
         }
 
     def writer(self, path: files.StrPath, source: files.StrPath) -> video.VideoWriter:
