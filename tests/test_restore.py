@@ -276,7 +276,7 @@ def test_the_pixels_tell_what_the_file_does_not(extension, excess, tmp_path, pho
     source = tmp_path / f"old.{extension}"
     Image.fromarray(photo(50, 70)).save(source, **({"quality": 20} if extension == "jpg" else {}))
     stated = quantiser.jpeg_quality_log2_step(20) if extension == "jpg" else None
-    predicted = np.float32((stated or 3.0) + excess)
+    predicted = np.float32((stated or 4.0) + excess)
     maps, frames = [], []
 
     def restorer(images, quantiser_map):
@@ -285,6 +285,8 @@ def test_the_pixels_tell_what_the_file_does_not(extension, excess, tmp_path, pho
 
     report = restore.restore_image(restorer, source, tmp_path / "new.png", predictor=always(predicted, frames))
     counts = stated is None or excess > restore.JPEG_MARGIN
+    if stated is None:
+        stated = restore.LOSSLESS_LOG2_STEP
     np.testing.assert_allclose(maps[0], np.full((1, 4, 5), predicted if counts else stated), rtol=1e-6)
     assert (report.log2_step, report.predicted_log2_step) == (stated, predicted)
     assert frames[0].dtype == np.float32
@@ -403,7 +405,7 @@ def test_variable_frame_rate_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("strength", [None, 1.0])
-def test_a_change_is_held_to_what_the_quantiser_accounts_for(tmp_path, strength):
+def test_a_change_is_held_to_what_the_quantiser_accounts_for(tmp_path, photo, strength):
     """Where no bitstream tells, by what the predictor says; a strength of the user's is taken as it is."""
 
     def predictor(frames):
@@ -418,7 +420,7 @@ def test_a_change_is_held_to_what_the_quantiser_accounts_for(tmp_path, strength)
     source = make(tmp_path / "in.mkv", "ffv1", None, count=2, size=(32, 32), pix_fmt="yuv444p")
     change(tmp_path / "out.mkv", functools.partial(restore.restore_video, codec="ffv1"), restore.VIDEO_SHARE)
     source = tmp_path / "in.png"
-    Image.fromarray(np.full((32, 32, 3), 100, np.uint8)).save(source)
+    Image.fromarray(photo(32, 32) // 2).save(source)
     change(tmp_path / "out.png", restore.restore_image, restore.STILL_SHARE)
 
 

@@ -248,7 +248,7 @@ CONFIGS: dict[str, TrainConfig | EnsembleConfig | PredictorConfig] = {
         **_VIDEO,
         stills=_BROAD,
         warm_start="shuffle_nano_finish",
-        learning_rate=1e-3,
+        learning_rate=5e-4,
         steps=40_000,
         precision="mixed_bfloat16",
     ),

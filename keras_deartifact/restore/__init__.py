@@ -10,7 +10,6 @@ from keras_deartifact.restore.frames import MARGIN, TILE, WHOLE_PIXELS, margin_o
 from keras_deartifact.restore.journal import Segment, clean, frames_kept
 from keras_deartifact.restore.maps import EARLIER_LOG2_STEP, VIDEO_MARGIN
 from keras_deartifact.restore.pictures import (
-    DRAWN_COLOURS,
     JPEG_EARLIER_LOG2_STEP,
     JPEG_MARGIN,
     LOSSLESS_LOG2_STEP,
@@ -28,7 +27,6 @@ from keras_deartifact.restore.trial import trial
 from keras_deartifact.restore.videos import VideoReport, restore_video
 
 __all__ = [
-    "DRAWN_COLOURS",
     "EARLIER_LOG2_STEP",
     "JPEG_EARLIER_LOG2_STEP",
     "JPEG_MARGIN",

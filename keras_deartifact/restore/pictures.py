@@ -15,7 +15,9 @@ import numpy.typing as npt
 from keras_deartifact import files, image, quantiser, stills
 from keras_deartifact.engines import Predictor, Restorer
 from keras_deartifact.restore.frames import check_strength, known_map, predicted_map, restore_frames
+from keras_deartifact.stills.drawn import is_drawn
 from keras_deartifact.stills.jpeg_coefficients import Coefficients, read_coefficients
+from keras_deartifact.stills.jpeg_history import was_jpeg
 from keras_deartifact.stills.within_quantisation import project, require
 
 JPEG_MARGIN = 0.5
@@ -35,13 +37,10 @@ SUBSAMPLED_SHARE = 1.6, 1.1
 """The same for luma and chroma of a JPEG whose chroma was reduced, which is an error of its own."""
 
 LOSSLESS_LOG2_STEP = 0.0
-"""Of a GIF, and of animations without loss, which have no quantiser: they come back as they were, unless they look as
-coarse as a JPEG that counts as compressed before."""
+"""Of pictures without loss, which have no quantiser.
 
-DRAWN_COLOURS = 250
-"""What is without loss and has fewer colours was not compressed before, however coarse drawings look.
-
-What a JPEG or a video leaves has more colours than a palette, and those who make a palette of it fill it."""
+They come back as they were, unless they look as coarse as a JPEG that counts as compressed before and were not drawn
+(`stills.drawn`), or were a JPEG (`stills.jpeg_history`; frames of an animation are not asked)."""
 
 PREDICTED_FRAMES = 8
 """Of an animation, at most. All frames are taken for what these show in the median: what differs from one frame to the
@@ -58,7 +57,8 @@ class ImageReport:
         width: pixels.
         height: pixels.
         seconds: of wall time.
-        log2_step: log2 of the luma quantiser step that the file states; None where it states none.
+        log2_step: log2 of the luma quantiser step that the file states, `LOSSLESS_LOG2_STEP` where it is without loss;
+            None where it states none, or is without loss and was a JPEG.
         predicted_log2_step: the median of what the pixels show; None without a predictor.
         inside: share of the source's DCT coefficients that recompressing the result gives back; None unless it was to
             stay within the quantisation.
@@ -170,12 +170,30 @@ class _Work:
 
     def known(self, still: stills.Still) -> _Known:
         """What a file states, and its pixels show, of a picture's compression."""
+        return self.mapped(still, self.shown(still), is_frame=False)
+
+    def shown(self, still: stills.Still) -> Floats | None:
+        """The map of a picture as its pixels show it."""
+        if self.predictor is None or is_drawn(still):
+            return None
+        return predicted_map(self.predictor, still.pixels[None])
+
+    def stated(self, still: stills.Still, is_frame: bool) -> float | None:
+        """Log2 of the step with which a file says, or does as if it said, that it was compressed."""
+        if still.jpeg_tables:
+            return quantiser.jpeg_table_log2_step(still.jpeg_tables[0])
+        # Whoever gives a strength has judged for himself.
+        if not still.lossless or self.strength is not None:
+            return None
+        if is_frame or is_drawn(still):
+            return LOSSLESS_LOG2_STEP
+        return None if self.predictor is None or was_jpeg(still.pixels) else LOSSLESS_LOG2_STEP
+
+    def mapped(self, still: stills.Still, predicted: Floats | None, is_frame: bool) -> _Known:
+        """What is known of a picture of which `predicted` is shown."""
         height, width = still.pixels.shape[:2]
-        log2_step = _stated(still)
+        log2_step = self.stated(still, is_frame)
         stated = None if log2_step is None else quantiser.constant_map(height, width, log2_step)
-        predicted = None
-        if self.predictor is not None and not _is_drawn(still):
-            predicted = predicted_map(self.predictor, still.pixels[None])
         maps = known_map(stated, predicted, (height, width), JPEG_MARGIN, JPEG_EARLIER_LOG2_STEP)
         return _Known(maps, log2_step, None if predicted is None else float(np.median(predicted)))
 
@@ -185,16 +203,11 @@ class _Work:
         places = [(2 * place + 1) * found.count // (2 * count) for place in range(count)]
         shown = []
         for index, still in enumerate(itertools.islice(stills.read_each(source, found), places[-1] + 1)):
-            if index in places:
-                known = self.known(still)
-                shown += [] if known.predicted is None else [known.predicted]
+            if index in places and (predicted := self.shown(still)) is not None:
+                shown.append(np.median(predicted))
         height, width = still.pixels.shape[:2]
-        log2_steps = known.log2_step, float(np.median(shown)) if shown else None
-        stated, predicted = (
-            None if each is None else quantiser.constant_map(height, width, each) for each in log2_steps
-        )
-        maps = known_map(stated, predicted, (height, width), JPEG_MARGIN, JPEG_EARLIER_LOG2_STEP)
-        return _Known(maps, *log2_steps)
+        median = quantiser.constant_map(height, width, float(np.median(shown))) if shown else None
+        return self.mapped(still, median, is_frame=True)
 
     def restored(
         self, still: stills.Still, maps: Floats, *, exact: bool = False
@@ -294,18 +307,6 @@ def _report(
     shown = [known.predicted for known in knowns if known.predicted is not None]
     predicted = float(np.median(shown)) if shown else None
     return ImageReport(width, height, 0.0, knowns[0].log2_step, predicted, inside, left_out, first.remarks)
-
-
-def _stated(still: stills.Still) -> float | None:
-    """Log2 of the step of which a file says that it was compressed with it."""
-    if still.jpeg_tables:
-        return quantiser.jpeg_table_log2_step(still.jpeg_tables[0])
-    return LOSSLESS_LOG2_STEP if still.lossless else None
-
-
-def _is_drawn(still: stills.Still) -> bool:
-    """Whether a file that is known to be without loss has fewer colours than what was compressed before."""
-    return still.lossless and still.colours is not None and still.colours < DRAWN_COLOURS
 
 
 def _coefficients(source: files.StrPath, still: stills.Still) -> Coefficients:

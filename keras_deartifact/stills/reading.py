@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from keras_deartifact import bounds
-from keras_deartifact.stills import deep_png, deep_tiff, jpeg_segments, libtiff, png_chunks, tags
+from keras_deartifact.stills import deep_png, deep_tiff, jpeg_segments, libtiff, png_chunks, tags, webp_chunks
 from keras_deartifact.stills.still import COMMENT, DEEP_GREY_MODES, MOST_COLOURS, READ_FORMATS, Pixels, Still
 
 Colours = frozenset[int]
@@ -41,6 +40,9 @@ _SUBSAMPLINGS = {
     (4, 1): "4:1:1",
     (4, 2): "4:1:0",
 }
+
+_LOSSY_TIFF_COMPRESSIONS = ("jpeg", "tiff_jpeg", "webp")
+_ROWS_COUNTED = 64
 
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
@@ -115,7 +117,6 @@ def loaded(image: ImageFile.ImageFile, stream: BinaryIO, inks: bool) -> Still:
     photoshop = tags.photoshop(image)
     segments: list[tuple[int, bytes]] = []
     chunks: list[tuple[bytes, bytes]] = []
-    colours, lossless = None, False
     # Pillow reads further frames from where it stands.
     place = stream.tell()
     stream.seek(0)
@@ -125,10 +126,9 @@ def loaded(image: ImageFile.ImageFile, stream: BinaryIO, inks: bool) -> Still:
         more_pictures = jpeg_segments.has_more_pictures(data)
     elif image_format == "PNG":
         photoshop, chunks = png_chunks.kept(stream.read())
-    elif image_format == "GIF":
-        colours, lossless = len(counted(colour)), True
-        if comment := image.info.get("comment"):
-            segments = [(COMMENT, comment)]
+    elif image_format == "GIF" and (comment := image.info.get("comment")):
+        segments = [(COMMENT, comment)]
+    lossless = _is_lossless(image, stream)
     stream.seek(place)
     return Still(
         pixels=colour,
@@ -147,17 +147,18 @@ def loaded(image: ImageFile.ImageFile, stream: BinaryIO, inks: bool) -> Still:
         chunks=tuple(chunks),
         more_pictures=more_pictures,
         lossless=lossless,
-        colours=colours,
     )
 
 
-def counted(colour: npt.NDArray[np.uint8], colours: Colours = frozenset()) -> Colours:
+def counted(colour: Pixels, colours: Colours = frozenset()) -> Colours:
     """Adds the colours of a picture, `(height, width, 3)`, to those that were seen before, up to `MOST_COLOURS`."""
-    if len(colours) == MOST_COLOURS:
-        return colours
-    red, green, blue = np.moveaxis(colour.astype(np.uint32), -1, 0)
-    here = np.unique(red << 16 | green << 8 | blue)[:MOST_COLOURS].tolist()
-    return frozenset(itertools.islice(colours.union(here), MOST_COLOURS))
+    for row in range(0, len(colour), _ROWS_COUNTED):
+        if len(colours) == MOST_COLOURS:
+            break
+        red, green, blue = np.moveaxis(colour[row : row + _ROWS_COUNTED].astype(np.uint64), -1, 0)
+        here = np.unique(red << 32 | green << 16 | blue)[:MOST_COLOURS].tolist()
+        colours = frozenset(itertools.islice(colours.union(here), MOST_COLOURS))
+    return colours
 
 
 class _NoImage(ValueError):
@@ -266,6 +267,16 @@ def require_depth(image: ImageFile.ImageFile, stream: BinaryIO, inks: bool) -> N
         configuration = stream.read().partition(b"av1C")[2][:3]
         if len(configuration) < 3 or configuration[2] & 0x40:
             raise Refused("AVIF of 8 bits; convert it to a 16-bit PNG first, for example with avifdec")
+
+
+def _is_lossless(image: ImageFile.ImageFile, stream: BinaryIO) -> bool:
+    """Whether what a file says of itself is that nothing was lost in it."""
+    if image.format == "TIFF":
+        return image.info.get("compression") not in _LOSSY_TIFF_COMPRESSIONS
+    if image.format == "WEBP":
+        stream.seek(0)
+        return any(kind == b"VP8L" for kind, _ in webp_chunks.chunks(stream.read()))
+    return image.format in ("PNG", "GIF", "BMP")
 
 
 def _tiff_bits(image: TiffImagePlugin.TiffImageFile) -> set[int]:

@@ -59,8 +59,9 @@ class Still:
             the comment of a GIF.
         chunks: `(kind, content)` of a PNG's texts and statements on colour (`gAMA`, `cHRM`, `sRGB`, `cICP`, ...).
         more_pictures: whether further ones lie behind this one in a multi-picture JPEG.
-        lossless: whether it is of a GIF, or an animation of frames without loss.
-        colours: how many distinct ones such a file has, in all of its frames, up to `MOST_COLOURS`; None for others.
+        lossless: whether its file keeps pixels without loss: PNG, GIF, BMP, and TIFF and WebP of such a kind.
+        colours: of an animation without loss, how many distinct ones all of its frames have, up to `MOST_COLOURS`; None
+            for others.
         remarks: what the decoder found wrong and went on past: lines of text.
     """
 
