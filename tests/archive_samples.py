@@ -25,7 +25,7 @@ import os, signal, sys, time
 from keras_deartifact import restore
 from keras_deartifact.cli import main
 
-restore_image, restore_segment = restore.restore_image, restore.restore_segment
+image_steps, restore_segment = restore.image_steps, restore.restore_segment
 
 def counted(restorer, predictor, source, plan, index, *arguments, **options):
     made = restore_segment(restorer, predictor, source, plan, index, *arguments, **options)

@@ -131,9 +131,9 @@ POISON = """
 def poisoned(restorer, source, *arguments, **options):
     if source.name == "C.JPG":
         os.kill(os.getpid(), signal.SIGSEGV)
-    return restore_image(restorer, source, *arguments, **options)
+    return image_steps(restorer, source, *arguments, **options)
 
-restore.restore_image = poisoned
+restore.image_steps = poisoned
 """
 
 
@@ -179,6 +179,19 @@ def test_what_exists_is_left(tmp_path, run, trees):
     code, _, _ = run("archive", source, out, "--restart", "--overwrite", *ENGINE)
     assert code == 2
     require_equal(out, expected)
+
+
+def test_some_files_of_all(tmp_path, run, trees):
+    source, expected = trees
+    arguments = ["archive", source, tmp_path / "out", *ENGINE, "--jobs", "1", "--include", "*.jpg", "--exclude"]
+    code, out, _ = run(*arguments, "drafts")
+    assert (code, out.splitlines()[-1]) == (0, f"{tmp_path / 'out'}: 1 restored, 0 incomplete, 0 skipped, 0 failed")
+    code, out, _ = run(*arguments, "nothing")
+    assert (code, out.splitlines()[-1]) == (0, f"{tmp_path / 'out'}: 2 restored, 0 incomplete, 0 skipped, 0 failed")
+    for name in ("a.jpg", "drafts/old/C.JPG"):
+        assert (tmp_path / "out" / name).read_bytes() == (expected / name).read_bytes()
+    code, _, err = run(*arguments[:-2], "*.avi")
+    assert code == 2 and "none of the 7 files matches --include and --exclude" in err
 
 
 def test_new_and_changed_files(tmp_path, run, photo):

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from keras_deartifact import console, engines
+from keras_deartifact import engines
 from keras_deartifact.archive.storage import WORK, Place, place
 from keras_deartifact.engines import Predictor, Restorer, Server
 from keras_deartifact.restore import journal
@@ -64,14 +62,14 @@ def load(networks: Networks, destination: str, scratch: Path) -> tuple[Restorer,
         model = (
             networks.model if networks.packed is None else os.fspath(_unpacked(networks, place(destination), scratch))
         )
-        # Engines run for the first time here, and say so.
-        with console.silenced():
-            choice = networks.engine, networks.threads, networks.provider, networks.server, networks.perception
-            restorer = engines.load(model, *choice)
-            predictor = engines.load_predictor(threads=networks.threads)
-            height, width = restorer.tile or (32, 32)
-            frames = np.zeros((1, height, width, 3), np.float32)
-            restorer(frames, predictor(frames))
+        restorer, predictor = engines.load_both(
+            model,
+            networks.engine,
+            networks.threads,
+            networks.provider,
+            networks.server,
+            networks.perception,
+        )
     except ValueError as error:
         raise OtherNetworksError(str(error)) from error
     if networks.identity is not None:

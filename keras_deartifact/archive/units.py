@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from keras_deartifact import bounds, console, files
-from keras_deartifact.archive import networks
+from keras_deartifact import bounds, console, files, restore, video
+from keras_deartifact.archive import networks, resources
 from keras_deartifact.archive.ledger import File
 from keras_deartifact.archive.networks import Networks, OtherNetworksError
 from keras_deartifact.archive.storage import WORK, Place, place
@@ -157,10 +157,13 @@ def identify(work: _Work, task: Task) -> dict[str, Any]:
 
 def begin(work: _Work, task: Task) -> list[dict[str, Any]]:
     """Restores pictures, and plans videos; returns what became of each file, see `ledger.File`."""
-    return [_begun(work, file) for file in task.files]
+    restorer, _ = work.load()
+    taken = resources.of(work.job.networks.engine, work.job.networks.provider)
+    most_pixels = restore.WHOLE_PIXELS if taken.gpus else 0
+    return restore.together(restorer, (_begun(work, file) for file in task.files), most_pixels)
 
 
-def _begun(work: _Work, file: File) -> dict[str, Any]:
+def _begun(work: _Work, file: File) -> restore.Steps[dict[str, Any]]:
     try:
         _require_same(work, file)
         with work.source.reading(file.name) as path:
@@ -172,7 +175,10 @@ def _begun(work: _Work, file: File) -> dict[str, Any]:
                 return {"state": "skipped", "message": "neither an image nor a video"}
             target = target_of(file.name, media, work.options["bits"])
             known = {"media": media, "target": target, "sha256": _digest(path)}
-            known |= (_still if media == "image" else _video)(work, path, target)
+            if media == "image":
+                known |= yield from _still(work, path, target)
+            else:
+                known |= _video(work, path, target)
             if "plan" in known:
                 known |= _kept(work, file, known)
             return known
@@ -209,15 +215,13 @@ def _require_same(work: _Work, file: File) -> None:
         )
 
 
-def _still(work: _Work, path: Path, target: str) -> dict[str, Any]:
-    from keras_deartifact import restore
-
+def _still(work: _Work, path: Path, target: str) -> restore.Steps[dict[str, Any]]:
     restorer, predictor = work.load()
     names = ("strength", "quality", "bits")
     given = {name: work.options[name] for name in names}
     within = work.options["within_quantisation"] and _is_jpeg(path)
     with work.destination.writing(target) as made:
-        report = restore.restore_image(
+        report = yield from restore.image_steps(
             restorer, path, made, predictor=predictor, within_quantisation=within, overwrite=True, **given
         )
     notes = [*report.remarks, *(f"left out: {each}" for each in report.left_out)]
@@ -226,8 +230,6 @@ def _still(work: _Work, path: Path, target: str) -> dict[str, Any]:
 
 def _video(work: _Work, path: Path, target: str) -> dict[str, Any]:
     """Plans a video; one of a single segment, or one that cannot be cut, is restored at once."""
-    from keras_deartifact import restore, video
-
     names = ("strength", "codec", "crf", "preset", "drop", "deinterlace")
     given = {name: work.options[name] for name in names}
     plan = restore.plan_video(path, target, restore.VideoOptions(**given))
@@ -276,8 +278,6 @@ def _record(work: _Work, task: Task, file: File, position: int) -> dict[str, Any
 
 
 def _made(work: _Work, task: Task, file: File, position: int, packets: str) -> Segment:
-    from keras_deartifact import restore
-
     restorer, predictor = work.load()
     _require_same(work, file)
     with work.source.reading(file.name) as path, work.destination.writing(packets) as target:
@@ -288,8 +288,6 @@ def _made(work: _Work, task: Task, file: File, position: int, packets: str) -> S
 
 def join(work: _Work, task: Task) -> dict[str, Any]:
     """Makes a video of its segments."""
-    from keras_deartifact import restore
-
     file = task.files[0]
     _require_same(work, file)
     records = [Segment(**each) for each in task.records]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from keras_deartifact import console
-from keras_deartifact.cli import options
+from keras_deartifact.cli import options, plan
 from keras_deartifact.cli.common import BROKEN, DONE, EXIT_CODES, FAILED, INTERRUPTED, Parser, at_least_one
 from keras_deartifact.cli.server import server_of
 
@@ -52,6 +52,7 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
     )
     options.add_flags(parser)
     work = parser.add_argument_group("the work")
+    options.add_choice(work, "SOURCE")
     where = work.add_mutually_exclusive_group()
     where.add_argument(
         "--jobs",
@@ -115,6 +116,10 @@ def _restore(arguments: argparse.Namespace) -> int:
     entries = source.entries(destination)
     if not entries:
         raise ValueError(f"there are no files in {source.url}; check its name")
+    names = set(plan.chosen([Path(each.name) for each in entries], arguments.include, arguments.exclude))
+    if not names:
+        raise ValueError(f"none of the {len(entries)} files matches --include and --exclude. Received: {source.url}")
+    entries = [each for each in entries if Path(each.name) in names]
     settings = driver.Settings(
         arguments.attempts,
         arguments.overwrite,

@@ -55,20 +55,16 @@ def load_networks(arguments: argparse.Namespace) -> tuple["Restorer", "Predictor
 
     Says on stderr why an engine was chosen, where there was a choice, and what was asked for in vain.
     """
-    import numpy as np
-
     from keras_deartifact import engines
 
-    model = arguments.model or engines.DEFAULT_MODEL
-    server = server_of(arguments)
-    # Engines run for the first time when they are measured.
-    with console.silenced():
-        choice = arguments.engine, arguments.threads, arguments.provider, server, arguments.perception
-        restorer = engines.load(model, *choice)
-        predictor = engines.load_predictor(threads=arguments.threads)
-        height, width = getattr(restorer, "tile", None) or (32, 32)
-        frames = np.zeros((1, height, width, 3), np.float32)
-        restorer(frames, predictor(frames))
+    restorer, predictor = engines.load_both(
+        arguments.model or engines.DEFAULT_MODEL,
+        arguments.engine,
+        arguments.threads,
+        arguments.provider,
+        server_of(arguments),
+        arguments.perception,
+    )
     for note in getattr(restorer, "notes", ()):
         console.say(note)
     return restorer, predictor

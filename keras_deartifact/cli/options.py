@@ -72,6 +72,24 @@ def add_flags(parser: Parser) -> None:
     )
 
 
+def add_choice(group: Any, folder: str) -> None:
+    """Adds the flags that choose among the files of a folder, whose name in the help is given; see `plan.chosen`."""
+    group.add_argument(
+        "--include",
+        action="append",
+        metavar="GLOB",
+        help=f"only files whose path below {folder} matches, such as '*.mp4'; may be given several times, and one "
+        "match is enough. * stands for any characters, / too, upper and lower case are alike, and what matches a "
+        "folder holds for all in it",
+    )
+    group.add_argument(
+        "--exclude",
+        action="append",
+        metavar="GLOB",
+        help="leave out files that match, such as 'drafts/*'; several times, too, and stronger than --include",
+    )
+
+
 def of_file(arguments: argparse.Namespace, source: Path, media: str) -> dict[str, Any]:
     """What the arguments are to `restore_image` or `restore_video`."""
     options: dict[str, Any] = {"strength": arguments.strength, "overwrite": arguments.overwrite}

@@ -100,20 +100,7 @@ def add(add_parser: Callable[..., Parser], parents: list[Parser]) -> None:
         "compressed one on the left and the restored one on the right, instead of a copy",
     )
     folder = parser.add_argument_group("a folder as input")
-    folder.add_argument(
-        "--include",
-        action="append",
-        metavar="GLOB",
-        help="only files whose path below INPUT matches, such as '*.mp4'; may be given several times, and one match is "
-        "enough. * stands for any characters, / too, upper and lower case are alike, and what matches a folder holds "
-        "for all in it",
-    )
-    folder.add_argument(
-        "--exclude",
-        action="append",
-        metavar="GLOB",
-        help="leave out files that match, such as 'drafts/*'; several times, too, and stronger than --include",
-    )
+    options.add_choice(folder, "INPUT")
     folder.add_argument(
         "--jobs",
         type=at_least_one,

@@ -24,6 +24,7 @@ Each engine imports its runtime when it is first used. A model in several forms 
 here: `choice.py`.
 """
 
+from keras_deartifact.engines.both import load_both
 from keras_deartifact.engines.choice import SPEED_SIZE, record, remembered, speed
 from keras_deartifact.engines.identity import identity
 from keras_deartifact.engines.loading import ENGINES, SERVING, load, load_predictor
@@ -64,6 +65,7 @@ __all__ = [
     "general_models",
     "identity",
     "load",
+    "load_both",
     "load_predictor",
     "predictor_path",
     "pretrained_models",

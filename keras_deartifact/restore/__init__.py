@@ -3,7 +3,8 @@
 `restore_frames` pads and tiles. `restore_image` and `restore_video` make a restored copy of a file that keeps all but
 the pixels. The copy is written under a hidden temporary name beside its target and gets its name when it is complete.
 A run that fails leaves nothing behind but what is finished of a video, and what is refused not even that. The source is
-only ever read. `plan_video`, `restore_segment` and `join_segments` make what `restore_video` makes, in parts.
+only ever read. `plan_video`, `restore_segment` and `join_segments` make what `restore_video` makes, in parts;
+`image_steps` and `together` make what `restore_image` makes, of several files at a time.
 """
 
 from keras_deartifact.restore.frames import MARGIN, TILE, WHOLE_PIXELS, margin_of_tile, restore_frames
@@ -17,12 +18,14 @@ from keras_deartifact.restore.pictures import (
     STILL_SHARE,
     SUBSAMPLED_SHARE,
     ImageReport,
+    image_steps,
     restore_image,
 )
 from keras_deartifact.restore.plan import PREDICT_EVERY, SegmentPlan, VideoOptions, VideoPlan, plan_video
 from keras_deartifact.restore.preview import preview_image, preview_video
 from keras_deartifact.restore.ranges import join_segments, restore_segment, seams
 from keras_deartifact.restore.run import MPEG_SHARE, VIDEO_SHARE
+from keras_deartifact.restore.together import Steps, together
 from keras_deartifact.restore.trial import trial
 from keras_deartifact.restore.videos import VideoReport, restore_video
 
@@ -44,11 +47,13 @@ __all__ = [
     "ImageReport",
     "Segment",
     "SegmentPlan",
+    "Steps",
     "VideoOptions",
     "VideoPlan",
     "VideoReport",
     "clean",
     "frames_kept",
+    "image_steps",
     "join_segments",
     "margin_of_tile",
     "plan_video",
@@ -59,5 +64,6 @@ __all__ = [
     "restore_segment",
     "restore_video",
     "seams",
+    "together",
     "trial",
 ]

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from keras_deartifact import files, image, quantiser, stills
 from keras_deartifact.engines import Predictor, Restorer
-from keras_deartifact.restore.frames import check_strength, known_map, predicted_map, restore_frames
+from keras_deartifact.restore.frames import check_strength, known_map, predicted_map
+from keras_deartifact.restore.together import Steps, Wanted, alone
 from keras_deartifact.stills.drawn import is_drawn
 from keras_deartifact.stills.jpeg_coefficients import Coefficients, read_coefficients
 from keras_deartifact.stills.jpeg_history import was_jpeg
@@ -128,6 +129,45 @@ def restore_image(
         FileExistsError: the target exists, and `overwrite` is False.
         OSError: the file system does not give or take it.
     """
+    options: dict[str, Any] = {"predictor": predictor, "strength": strength, "quality": quality, "bits": bits}
+    options |= {"within_quantisation": within_quantisation, "overwrite": overwrite, "frame": frame}
+    return alone(restorer, image_steps(restorer, source, target, **options, progress=progress))
+
+
+def image_steps(
+    restorer: Restorer,
+    source: files.StrPath,
+    target: files.StrPath,
+    *,
+    predictor: Predictor | None = None,
+    strength: float | None = None,
+    quality: int | None = None,
+    bits: int | None = None,
+    within_quantisation: bool = False,
+    overwrite: bool = False,
+    frame: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Steps[ImageReport]:
+    """What `restore_image` does, in steps for `together`; of several pictures in a file each is restored alone.
+
+    Args:
+        restorer: see `restore_image`, and so are all others.
+        source: likewise.
+        target: likewise.
+        predictor: likewise.
+        strength: likewise.
+        quality: likewise.
+        bits: likewise.
+        within_quantisation: likewise.
+        overwrite: likewise.
+        frame: likewise.
+        progress: likewise.
+
+    Raises:
+        ValueError: see `restore_image`.
+        FileExistsError: likewise.
+        OSError: likewise.
+    """
     started = time.perf_counter()
     check_strength(strength)
     work = _Work(restorer, predictor, strength, bits)
@@ -136,7 +176,7 @@ def restore_image(
         if found is None:
             still = stills.read(source, inks=True) if frame is None else stills.read_at(source, frame, inks=True)
             coefficients = _coefficients(source, still) if within_quantisation else None
-            report = _restore_one(work, still, coefficients, target, temporary, quality)
+            report = yield from _restore_one(work, still, coefficients, target, temporary, quality)
         elif within_quantisation:
             raise _no_jpeg(source, f"{found.count} {found.kind}")
         else:
@@ -211,17 +251,17 @@ class _Work:
 
     def restored(
         self, still: stills.Still, maps: Floats, *, exact: bool = False
-    ) -> tuple[npt.NDArray[Any], stills.Still]:
-        """Pixels to write, or exact ones in float32, and their template."""
+    ) -> Steps[tuple[npt.NDArray[Any], stills.Still]]:
+        """Gives pixels to write, or exact ones in float32, and their template."""
         dtype = np.dtype(f"uint{self.depth(still)}")
         template = stills.in_depth(still, dtype)
         share = STILL_SHARE if still.subsampling in (None, "4:4:4") else SUBSAMPLED_SHARE
-        given: dict[str, Any] = {"share": share} if self.strength is None else {"strength": self.strength}
-        result_dtype = np.float32 if exact else dtype
-        pixels = restore_frames(self.restorer, still.pixels[None], maps[None], dtype=result_dtype, **given)[0]
+        given = ("share", share) if self.strength is None else ("strength", self.strength)
+        result_dtype = np.dtype(np.float32) if exact else dtype
+        pixels = (yield Wanted(still.pixels[None], maps[None], (given, ("dtype", result_dtype))))[0]
         if still.black is not None:
             black = np.repeat(still.black[..., None], 3, axis=-1)
-            light = restore_frames(self.restorer, black[None], maps[None], **given)[0]
+            light = (yield Wanted(black[None], maps[None], (given,)))[0]
             template = dataclasses.replace(template, black=image.luma(light))
         return pixels, template
 
@@ -233,11 +273,11 @@ def _restore_one(
     target: files.StrPath,
     temporary: Path,
     quality: int | None,
-) -> ImageReport:
+) -> Steps[ImageReport]:
     """Restores a picture; writes it to `temporary`, as `target` has it."""
     stills.require(target, still, quality=quality, bits=work.depth(still))
     known = work.known(still)
-    restored, template = work.restored(still, known.maps, exact=coefficients is not None)
+    restored, template = yield from work.restored(still, known.maps, exact=coefficients is not None)
     inside = None
     if coefficients is not None:
         loss = stills.loss(target, quality)
@@ -288,9 +328,9 @@ def _copies(
     for number, still in enumerate(pictures, 1):
         if found.kind == stills.PAGES:
             knowns.append(work.known(still))
-            pixels, template = work.restored(still, knowns[-1].maps)
+            pixels, template = alone(work.restorer, work.restored(still, knowns[-1].maps))
         elif before is None or not np.array_equal(before.pixels, still.pixels):
-            pixels, template = work.restored(still, knowns[0].maps)
+            pixels, template = alone(work.restorer, work.restored(still, knowns[0].maps))
         else:
             # What stands still does so in the copy; its alpha may change.
             template = dataclasses.replace(template, alpha=stills.in_depth(still, pixels.dtype).alpha)
