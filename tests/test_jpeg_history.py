@@ -1,12 +1,13 @@
 """Tells decoded JPEGs from what was never compressed."""
 
 import io
+import json
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from keras_deartifact import restore
+from keras_deartifact import engines, restore
 from keras_deartifact.stills.jpeg_history import margin, was_jpeg
 
 
@@ -120,3 +121,17 @@ def taking_it_for(log2_step):
         return np.full((len(frames), -(-frames.shape[1] // 16), -(-frames.shape[2] // 16)), log2_step, np.float32)
 
     return predictor
+
+
+@pytest.mark.parametrize("bits", [None, 16])
+@pytest.mark.parametrize("history", ["clean", "jpeg"])
+def test_the_command_tells_what_was_left_as_it_was(scene, tmp_path, monkeypatch, run, history, bits):
+    monkeypatch.setattr(engines, "load", lambda *arguments: brighter)
+    monkeypatch.setattr(engines, "load_predictor", lambda threads=None: taking_it_for(3.0))
+    (tmp_path / "a").mkdir()
+    Image.fromarray(scene if history == "clean" else jpeg(scene, 75)).save(tmp_path / "a" / "a.png")
+    given = [] if bits is None else ["--bits", bits]
+    code, out, _ = run("restore", tmp_path / "a", "-o", tmp_path / "b", "--json", tmp_path / "c", *given)
+    (file,) = json.loads((tmp_path / "c").read_text())["files"]
+    assert (code, file["found"]["changed"]) == (0, history == "jpeg")
+    assert ("400x320 left as it was in " in out) is (history == "clean")

@@ -97,6 +97,8 @@ def _facts_of(record: Record) -> dict[str, str]:
         word = "pages" if found.get("page_count") else "frames"
         frames = f"{record.frames} {word} in " if found.get("kind") == "video" or record.frames > 1 else ""
         facts["restored"] = f"{frames}{record.seconds:.1f} s"
+    if found.get("changed") is False:
+        facts["pixels"] = "left as they were"
     if record.left_out:
         facts["left out"] = ", ".join(record.left_out)
     if record.message is not None:
@@ -107,7 +109,12 @@ def _facts_of(record: Record) -> dict[str, str]:
 def _row(arguments: argparse.Namespace, record: Record) -> list[str]:
     seconds = "" if record.seconds is None else f"{record.seconds:.1f}"
     frames = "" if record.frames is None else str(record.frames)
-    notes = [*([record.message] if record.message else []), *(f"left out: {each}" for each in record.left_out)]
+    unchanged = ["left as it was"] if record.found.get("changed") is False else []
+    notes = [
+        *([record.message] if record.message else []),
+        *unchanged,
+        *(f"left out: {each}" for each in record.left_out),
+    ]
     was, steps = _was(record.found), _steps(record.found)
     return [_name(arguments, record), record.status, was, *steps, frames, seconds, "; ".join(map(_plain, notes))]
 

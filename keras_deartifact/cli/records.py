@@ -35,7 +35,7 @@ class Record:
         seconds: of wall time.
         frames: that were written, or pages; 1 of a picture.
         found: names and values as `deartifact probe --json` has them, and `predicted_log2_step`, the median of what the
-            pixels show. Empty unless it was asked for.
+            pixels show; of a picture also `changed`, whether the copy differs. Empty unless it was asked for.
         left_out: what the copy does not hold.
         message: why it was skipped, failed or is incomplete.
     """
@@ -58,6 +58,7 @@ def done(
 
     known = found(arguments, source, report.predicted_log2_step)
     if isinstance(report, ImageReport):
+        known |= {"changed": report.changed} if known else {}
         return Record(source, target, "restored", seconds, report.frames, known, report.left_out)
     status = "restored" if report.broken is None else "incomplete"
     return Record(source, target, status, seconds, report.frames, known, report.skipped, report.broken)

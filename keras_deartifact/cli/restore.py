@@ -239,9 +239,11 @@ def _told(restorer: "Restorer") -> str:
 
 
 def _image_summary(report: "ImageReport") -> str:
-    quality = _quality(report.log2_step, report.predicted_log2_step)
+    quality = f"from {_quality(report.log2_step, report.predicted_log2_step)}"
+    if not report.changed:
+        quality = "left as they were" if report.frames > 1 else "left as it was"
     count = f"{report.frames} pictures of " if report.frames > 1 else ""
-    parts = [f"{count}{report.width}x{report.height} from {quality} in {report.seconds:.1f} s"]
+    parts = [f"{count}{report.width}x{report.height} {quality} in {report.seconds:.1f} s"]
     if report.inside is not None:
         # Rounded down: 100 says that none is missing.
         parts.append(f"{math.floor(10000 * report.inside) / 100:g} % of its coefficients come back when recompressed")

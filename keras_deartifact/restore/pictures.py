@@ -67,6 +67,7 @@ class ImageReport:
         remarks: what the decoder found wrong with the source and went on past.
         frames: pictures that were restored: more than one of an animation or of several pages, of which `width`,
             `height`, `log2_step` and `remarks` are the first's.
+        changed: whether any sample of a copy differs from the source's, but for what the target's format loses.
     """
 
     width: int
@@ -78,6 +79,7 @@ class ImageReport:
     left_out: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     frames: int = 1
+    changed: bool = True
 
 
 def restore_image(
@@ -290,7 +292,8 @@ def _restore_one(
         )
         restored, inside = projection.pixels, projection.inside
     stills.write(temporary, restored, template, quality=quality)
-    return _report(still, [known], stills.left_out(target, still), inside)
+    changed = _differ(still, restored, template)
+    return dataclasses.replace(_report(still, [known], stills.left_out(target, still), inside), changed=changed)
 
 
 def _restore_each(
@@ -311,9 +314,10 @@ def _restore_each(
         first, found = next(pictures), found.without_the_first()
     known = work.known_of_frames(source, found) if found.kind == stills.FRAMES else None
     knowns = [] if known is None else [known]
-    copies = _copies(work, itertools.chain([first], pictures), found, knowns, progress)
+    changes: list[bool] = []
+    copies = _copies(work, itertools.chain([first], pictures), found, knowns, changes, progress)
     stills.write_each(temporary, copies, found, quality=quality)
-    return dataclasses.replace(_report(first, knowns, left_out), frames=found.count)
+    return dataclasses.replace(_report(first, knowns, left_out), frames=found.count, changed=any(changes))
 
 
 def _copies(
@@ -321,9 +325,13 @@ def _copies(
     pictures: Iterable[stills.Still],
     found: stills.Series,
     knowns: list[_Known],
+    changes: list[bool],
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[tuple[npt.NDArray[Any], stills.Still]]:
-    """Restores one picture after another; `knowns` has what is known of all frames, or gets it of each page."""
+    """Restores one picture after another; `knowns` has what is known of all frames, or gets it of each page.
+
+    `changes` gets whether each was changed.
+    """
     before: stills.Still | None = None
     for number, still in enumerate(pictures, 1):
         if found.kind == stills.PAGES:
@@ -334,10 +342,21 @@ def _copies(
         else:
             # What stands still does so in the copy; its alpha may change.
             template = dataclasses.replace(template, alpha=stills.in_depth(still, pixels.dtype).alpha)
+        changes.append(_differ(still, pixels, template))
         yield pixels, template
         before = still
         if progress is not None:
             progress(number, found.count)
+
+
+def _differ(still: stills.Still, pixels: npt.NDArray[Any], template: stills.Still) -> bool:
+    """Whether a copy's pixels or its black differ from the source's, in the copy's depth."""
+    same = still.pixels
+    if same.dtype != pixels.dtype:
+        same = same.astype(np.uint16) * np.uint16(257)
+    if not np.array_equal(same, pixels):
+        return True
+    return still.black is not None and not np.array_equal(still.black, np.asarray(template.black))
 
 
 def _report(
