@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.motion import pan_over, soften_and_grain
+from training import drawings
+from training.motion import pan_over, scroll_over, soften_and_grain
 
 
 def _shift(first, second):
@@ -97,3 +98,21 @@ def test_softening_takes_detail_away_and_grain_adds_it(photo):
             assert abs(np.corrcoef(grain[0].ravel(), grain[1].ravel())[0, 1]) < 0.1
             assert abs(grain[(frames > 30) & (frames < 225)].mean()) < 0.2
     assert min(grains) < 2.0 < max(grains)
+
+
+def test_drawings_scroll_by_whole_pixels():
+    """Every colour of a clip is one of the drawing, most clips move, and parts of all stand still."""
+    drawing = drawings.draw(np.random.default_rng(2), "chart", 160, 128)
+
+    def numbers(pixels):
+        return pixels.astype(int) @ [1 << 16, 1 << 8, 1]
+
+    still = []
+    for seed in range(12):
+        clip = scroll_over(np.random.default_rng(seed), drawing, 96, 8)
+        assert (clip.shape, clip.dtype) == ((8, 96, 96, 3), np.uint8)
+        assert np.isin(numbers(clip), numbers(np.asarray(drawing))).all()
+        still.append(np.mean((np.diff(clip.astype(int), axis=0) == 0).all(-1)))
+    assert min(still) < 0.9 and max(still) > 0.95
+    with pytest.raises(ValueError, match=r"at least 96 pixels. Received: size=\(160, 95\)"):
+        scroll_over(np.random.default_rng(0), drawing.crop((0, 0, 160, 95)), 96, 8)

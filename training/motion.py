@@ -1,4 +1,4 @@
-"""Clips made of still photographs: smooth pans, zooms and turns with sub-pixel motion.
+"""Clips made of still pictures: smooth pans, zooms and turns over photographs, and drawings as screens show them.
 
 Real uncompressed video is scarce. A photograph larger than the frame, seen through a moving window, gives clean frames
 whose encoding shows everything that an encoder does between frames.
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-__all__ = ["pan_over", "soften_and_grain"]
+__all__ = ["pan_over", "scroll_over", "soften_and_grain"]
 
 
 def pan_over(rng: np.random.Generator, photograph: Image.Image, side: int, count: int) -> NDArray[np.uint8]:
@@ -65,6 +65,50 @@ def pan_over(rng: np.random.Generator, photograph: Image.Image, side: int, count
     if rng.random() < 0.33:
         noise = rng.normal(0, rng.uniform(0.5, 2.5), frames.shape)
         frames = np.clip(np.round(frames + noise), 0, 255).astype(np.uint8)
+    return frames
+
+
+def scroll_over(rng: np.random.Generator, drawing: Image.Image, side: int, count: int) -> NDArray[np.uint8]:
+    """Films a drawing as a screen shows it: by whole pixels, nothing is resampled, and long parts of it stand still.
+
+    The window rests, scrolls along one axis, or both by turns. In half of the clips an area of it changes to another
+    part of the drawing, as a window that opens or a figure that moves before a background.
+
+    Args:
+        rng: source of every choice.
+        drawing: RGB; its shorter side at least `side`.
+        side: of the square frames, in pixels.
+        count: number of frames.
+
+    Returns:
+        uint8 RGB `(count, side, side, 3)`.
+
+    Raises:
+        ValueError: the drawing is too small.
+    """
+    if min(drawing.size) < side:
+        raise ValueError(f"Expected a drawing of at least {side} pixels. Received: size={drawing.size}")
+    pixels = np.asarray(drawing)
+    room = np.array(pixels.shape[:2]) - side
+    place = rng.integers(0, room + 1)
+    speed = np.zeros(2, np.int64)
+    if rng.random() < 0.6:
+        speed[rng.integers(2)] = rng.integers(-12, 13)
+    figure = rng.integers(16, side // 2 + 1, 2)
+    source, at = (rng.integers(0, np.array(size) - figure + 1) for size in (pixels.shape[:2], (side, side)))
+    moves = rng.integers(-4, 5, 2) if rng.random() < 0.5 else np.zeros(2, np.int64)
+    appears = int(rng.integers(count)) if rng.random() < 0.5 else count
+
+    frames = np.empty((count, side, side, 3), np.uint8)
+    for index in range(count):
+        if rng.random() < 0.1:
+            speed = speed[::-1].copy() if rng.random() < 0.5 else -speed
+        place = np.clip(place + speed, 0, room)
+        frames[index] = pixels[place[0] : place[0] + side, place[1] : place[1] + side]
+        if index >= appears:
+            at = np.clip(at + moves, 0, side - figure)
+            part = pixels[source[0] : source[0] + figure[0], source[1] : source[1] + figure[1]]
+            frames[index, at[0] : at[0] + figure[0], at[1] : at[1] + figure[1]] = part
     return frames
 
 

@@ -3,9 +3,10 @@
     python -m training.prepare_video --data=DIR --out=DIR --clips=1500
     python -m training.prepare_video --data=DIR --out=DIR --clips=4000 --purpose=predicting    (the quality predictor's)
 
-`--data` is searched for videos (any that ffmpeg reads; they should be lossless or nearly) and for photographs, over
-which a virtual camera pans (`motion.py`). Every clip is encoded by a random codec (`degradations.py`), decoded, and cut
-into patches on the codec's 16-pixel grid, which go to TFRecord shards that `data.video_pairs` reads.
+`--data` is searched for videos (any that ffmpeg reads; they should be lossless or nearly) and for pictures: a virtual
+camera pans over photographs, and drawings scroll as on a screen (`motion.py`). Every clip is encoded by a random codec
+(`degradations.py`), decoded, and cut into patches on the codec's 16-pixel grid, which go to TFRecord shards that
+`data.video_pairs` reads.
 """
 
 import itertools
@@ -21,13 +22,17 @@ from absl import app, flags, logging
 from numpy.typing import NDArray
 from PIL import Image
 
-from keras_deartifact import colour, data, degradations, video
+from keras_deartifact import colour, data, degradations, stills, video
+from keras_deartifact.stills.drawn import is_drawn
 from training import motion
 
 FLAGS = flags.FLAGS
 
 _VIDEO_EXTENSIONS = {".mkv", ".mp4", ".mov", ".webm", ".avi", ".y4m", ".ts"}
 _CLIPS_PER_SHARD = 50
+
+SCROLL_SHARE = 0.8
+"""Of clips of drawings, those as `motion.scroll_over` has them."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,15 @@ def cut_clip(rng: np.random.Generator, clip: NDArray[np.uint8], side: int, count
     window = tuple(slice(start, start + size) for start, size in zip(begin, sizes, strict=True))
     cut = clip[window]
     return cut[:, :, ::-1] if rng.random() < 0.5 else cut
+
+
+def still_clip(rng: np.random.Generator, file: str, side: int, count: int) -> NDArray[np.uint8]:
+    """Films a picture, `(count, side, side, 3)` or smaller where that is: a drawing mostly as a screen shows it."""
+    with Image.open(file) as picture:
+        rgb = picture.convert("RGB")
+    is_flat = is_drawn(stills.Still(np.asarray(rgb), None, "RGB", "PNG", lossless=True))
+    film = motion.scroll_over if is_flat and rng.random() < SCROLL_SHARE else motion.pan_over
+    return film(rng, rgb, min(side, min(rgb.size) // 16 * 16), count)
 
 
 def patches(
@@ -179,9 +193,7 @@ def prepare(
             if videos and (not photographs or rng.random() < preparation.video_share):
                 clip = cut_clip(rng, videos[int(rng.integers(len(videos)))], side, preparation.frames)
             else:
-                with Image.open(photographs[int(rng.integers(len(photographs)))]) as photograph:
-                    rgb = photograph.convert("RGB")
-                clip = motion.pan_over(rng, rgb, min(side, min(rgb.size) // 16 * 16), preparation.frames)
+                clip = still_clip(rng, photographs[int(rng.integers(len(photographs)))], side, preparation.frames)
             clip = motion.soften_and_grain(rng, clip, preparation.soft_share, preparation.grain_share)
             pair = degradations.degrade_clip(rng, np.ascontiguousarray(clip), preparation.config)
             records += patches(rng, pair, preparation)
