@@ -203,7 +203,7 @@ def test_the_command(photo, tmp_path, run, restorer):
         "restore", source, "-o", target, "--json", tmp_path / "c.json", "--report", tmp_path / "d.html"
     )
     assert code == 0 and err == f"deartifact: report: {tmp_path / 'd.html'}\n"
-    assert out.startswith(f"{target}: 3 pictures of 51x37 left as they were in ")
+    assert out.startswith(f"{target}: 3 pictures of 51x37 left as they were, for no compression shows ")
     (record,) = json.loads((tmp_path / "c.json").read_text())["files"]
     assert record["frames"] == record["found"]["frame_count"] == 3
     assert record["found"]["duration_seconds"] == 1.33

@@ -204,7 +204,7 @@ def restore_file(
             image = restore.restore_image(restorer, source, target, progress=step_to_picture, **given)
         for remark in image.remarks:
             console.say(f"warning: {source}: {remark}")
-        return f"{target}: {_image_summary(image)}", image
+        return f"{target}: {_image_summary(image, arguments.strength is None)}", image
     name = f"{source}: " if arguments.input.is_dir() else ""
     given["notice"] = lambda line: console.say(f"{name}left out: {line}")
     given["restart"] = arguments.restart
@@ -238,10 +238,11 @@ def _told(restorer: "Restorer") -> str:
     return "" if log2_step is None else f"log2 step {log2_step:.2f}"
 
 
-def _image_summary(report: "ImageReport") -> str:
+def _image_summary(report: "ImageReport", is_judged: bool) -> str:
     quality = f"from {_quality(report.log2_step, report.predicted_log2_step)}"
     if not report.changed:
         quality = "left as they were" if report.frames > 1 else "left as it was"
+        quality += ", for no compression shows (--strength 1 restores all the same)," if is_judged else ""
     count = f"{report.frames} pictures of " if report.frames > 1 else ""
     parts = [f"{count}{report.width}x{report.height} {quality} in {report.seconds:.1f} s"]
     if report.inside is not None:
