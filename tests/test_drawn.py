@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from keras_deartifact.stills import Still
-from keras_deartifact.stills.drawn import evenness, is_drawn
+from keras_deartifact.stills.drawn import LEAST_EVEN, MOST_GREYS, evenness, is_drawn
 from training import drawings
 
 
@@ -37,8 +37,20 @@ def test_drawings_are_drawn_until_they_were_compressed(drawing):
         assert not is_drawn(still(Image.open(stream).convert("RGB")))
 
 
+def test_so_they_are_in_grey(drawing):
+    """Which has more shades than `MOST_GREYS`, and never more than a palette holds."""
+    grey = Image.fromarray(drawing).convert("L")
+    assert len(np.unique(np.asarray(grey))) > MOST_GREYS
+    assert is_drawn(still(grey.convert("RGB")))
+    for quality in (10, 50, 80):
+        stream = io.BytesIO()
+        grey.save(stream, "JPEG", quality=quality)
+        assert not is_drawn(still(Image.open(stream).convert("RGB")))
+
+
 def test_photographs_are_not(photo):
     assert not is_drawn(still(photo(200, 300)))
+    assert not is_drawn(still(np.repeat(photo(200, 300)[..., :1], 3, axis=-1)))
 
 
 def test_few_colours_are_drawn_but_for_shades_of_grey(photo):
@@ -47,6 +59,13 @@ def test_few_colours_are_drawn_but_for_shades_of_grey(photo):
     grey = np.repeat(levels[..., :1], 3, axis=-1)
     assert not is_drawn(still(grey))
     assert is_drawn(still(grey // 16 * 16))
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_an_edge_is_one_in_any_channel(channel):
+    picture = np.tile(np.arange(320)[:, None, None] // 4, (1, 320, 3)).astype(np.uint8)
+    picture[:, 4::16, channel] += 160
+    assert evenness(picture) > LEAST_EVEN
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (7, 300), (513, 9)])
