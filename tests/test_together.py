@@ -1,11 +1,14 @@
 """Pictures of several files in one call of the network."""
 
+import gc
+
 import pytest
 from PIL import Image
 
 from keras_deartifact import restore
 from keras_deartifact.archive import networks, resources, units
 from keras_deartifact.archive.ledger import File
+from keras_deartifact.restore.together import Wanted
 
 SIZES = [(40, 48), (40, 48), (64, 32), (40, 48), (64, 32), (50, 70)]
 
@@ -90,6 +93,21 @@ def test_an_error_is_raised_where_it_belongs(tmp_path, sources):
     with pytest.raises(ValueError, match=r"whole image file .* Received: path=.*bad\.jpg"):
         restore.together(restorer, steps)
     assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_nothing_keeps_the_pictures_of_an_error(tmp_path, sources):
+    """Not even until Python looks for circles: a picture may be large."""
+    restorer = noting([], {1})
+    steps = all_steps(restorer, sources[:1], tmp_path / "a")
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="1 are too many") as raised:
+            restore.together(restorer, steps)
+        del raised
+        assert not any(isinstance(each, Wanted) for each in gc.get_objects())
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("provider", [None, "cuda"])

@@ -96,6 +96,9 @@ class _Together:
         except StopIteration as done:
             self._results[number] = done.value
             return
+        finally:
+            # It may hold an error that holds this call: a circle, with pictures in it.
+            del step
         key = wanted.frames.shape, wanted.frames.dtype, wanted.options
         self._waiting.setdefault(key, []).append(_Waiting(number, steps, wanted))
 
