@@ -19,7 +19,7 @@ def still(pixels, **values):
 
 def shaded(drawing):
     """The same with a slow gradient under it, for more colours than a palette has."""
-    return np.clip(drawing.astype(int) // 2 + np.arange(len(drawing))[:, None, None] // 4, 0, 255).astype(np.uint8)
+    return np.clip(drawing.astype(int) // 2 + np.arange(len(drawing))[:, None, None] // 8, 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module", params=["cartoon", "chart", "text", "screen"])
@@ -34,7 +34,9 @@ def test_drawings_are_drawn_until_they_were_compressed(drawing):
     for quality in (10, 50, 80):
         stream = io.BytesIO()
         Image.fromarray(drawing).save(stream, "JPEG", quality=quality)
-        assert not is_drawn(still(Image.open(stream).convert("RGB")))
+        decoded = np.asarray(Image.open(stream).convert("RGB"))
+        assert not is_drawn(still(decoded))
+        assert not is_drawn(still(decoded[3:, 5:]))
 
 
 def test_so_they_are_in_grey(drawing):
@@ -46,6 +48,13 @@ def test_so_they_are_in_grey(drawing):
         stream = io.BytesIO()
         grey.save(stream, "JPEG", quality=quality)
         assert not is_drawn(still(Image.open(stream).convert("RGB")))
+
+
+def test_what_was_enlarged_eightfold_has_its_edges_between_blocks():
+    small = np.random.default_rng(6).choice([40, 120, 200], (12, 12, 3)).astype(np.uint8)
+    large = small.repeat(8, axis=0).repeat(8, axis=1)
+    assert evenness(large) > LEAST_EVEN
+    assert evenness(large[3:, 5:]) > LEAST_EVEN
 
 
 def test_photographs_are_not(photo):
