@@ -2,12 +2,14 @@
 
 import io
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from keras_deartifact import engines, restore
+from keras_deartifact import engines, restore, stills
+from keras_deartifact.stills import animation
 from keras_deartifact.stills.jpeg_history import margin, was_jpeg
 
 
@@ -70,6 +72,18 @@ def test_of_what_is_without_loss_only_jpegs_are_restored(scene, tmp_path, histor
     assert report.predicted_log2_step == 3.0
     assert report.log2_step == (restore.LOSSLESS_LOG2_STEP if history == "clean" else None)
     assert np.array_equal(np.asarray(Image.open(target)), pixels) is (history == "clean")
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_an_animation_of_one_frame_is_a_picture(scene, tmp_path, lossless):
+    """Of which Pillow makes none, but others do."""
+    source = tmp_path / "a.webp"
+    Image.fromarray(scene).save(source, lossless=lossless)
+    frame = [animation.Part(0, 0, 400, 320, source.read_bytes())]
+    with source.open("w+b") as file:
+        animation.write_webp(file, frame, stills.Series(stills.FRAMES, 1, (Fraction(40),)))
+    assert stills.series(source) is None
+    assert stills.read(source).lossless is lossless
 
 
 def test_a_file_with_loss_counts_as_it_looks(scene, tmp_path):

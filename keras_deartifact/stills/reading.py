@@ -275,7 +275,10 @@ def _is_lossless(image: ImageFile.ImageFile, stream: BinaryIO) -> bool:
         return image.info.get("compression") not in _LOSSY_TIFF_COMPRESSIONS
     if image.format == "WEBP":
         stream.seek(0)
-        return any(kind == b"VP8L" for kind, _ in webp_chunks.chunks(stream.read()))
+        found = list(webp_chunks.chunks(stream.read()))
+        # The picture of an animation of one frame lies in that, behind 16 bytes.
+        inner = [each for kind, content in found if kind == b"ANMF" for each in webp_chunks.chunks(content, 16)]
+        return any(kind == b"VP8L" for kind, _ in found + inner)
     return image.format in ("PNG", "GIF", "BMP")
 
 
