@@ -49,7 +49,8 @@ _LEAST_COUNTED = 10.0
 def was_jpeg(pixels: Pixels) -> bool:
     """Whether a picture was a JPEG of quality 60 to 95, and not scaled since.
 
-    A coarser quantiser leaves fewer coefficients, and may not be recognised.
+    A coarser quantiser leaves fewer coefficients, and may not be recognised; nor may a JPEG that was enlarged or made a
+    palette of, one of RGB without YCbCr or of inks, or two on different grids side by side.
 
     Args:
         pixels: uint8 or uint16 array `(height, width, 3)`, RGB over the full range.
