@@ -40,14 +40,16 @@ SUBSAMPLED_SHARE = 1.6, 1.1
 LOSSLESS_LOG2_STEP = 0.0
 """Of pictures without loss, which have no quantiser.
 
-They come back as they were, unless they look as coarse as a JPEG that counts as compressed before and were not drawn
-(`stills.drawn`), or were a JPEG (`stills.jpeg_history`; frames of an animation are not asked)."""
+They come back as they were, unless they were a JPEG (`stills.jpeg_history`; frames of an animation are not asked), or
+look as coarse as a JPEG that counts as compressed before and were not drawn (`stills.drawn`)."""
 
 PREDICTED_FRAMES = 8
 """Of an animation, at most. All frames are taken for what these show in the median: what differs from one frame to the
 next would flicker."""
 
 Floats = npt.NDArray[np.float32]
+
+_ROWS_COMPARED = 256
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,13 @@ class _Known(NamedTuple):
     predicted: float | None
 
 
+def _known(still: stills.Still, stated: float | None, shown: Floats | None) -> _Known:
+    height, width = still.pixels.shape[:2]
+    everywhere = None if stated is None else quantiser.constant_map(height, width, stated)
+    maps = known_map(everywhere, shown, (height, width), JPEG_MARGIN, JPEG_EARLIER_LOG2_STEP)
+    return _Known(maps, stated, None if shown is None else float(np.median(shown)))
+
+
 @dataclass(frozen=True)
 class _Work:
     """What is the same for all pictures of a file; see `restore_image`."""
@@ -212,44 +221,32 @@ class _Work:
 
     def known(self, still: stills.Still) -> _Known:
         """What a file states, and its pixels show, of a picture's compression."""
-        return self.mapped(still, self.shown(still), is_frame=False)
-
-    def shown(self, still: stills.Still) -> Floats | None:
-        """The map of a picture as its pixels show it."""
-        if self.predictor is None or is_drawn(still):
-            return None
-        return predicted_map(self.predictor, still.pixels[None])
-
-    def stated(self, still: stills.Still, is_frame: bool) -> float | None:
-        """Log2 of the step with which a file says, or does as if it said, that it was compressed."""
-        if still.jpeg_tables:
-            return quantiser.jpeg_table_log2_step(still.jpeg_tables[0])
-        # Whoever gives a strength has judged for himself.
-        if not still.lossless or self.strength is not None:
-            return None
-        if is_frame or is_drawn(still):
-            return LOSSLESS_LOG2_STEP
-        return None if self.predictor is None or was_jpeg(still.pixels) else LOSSLESS_LOG2_STEP
-
-    def mapped(self, still: stills.Still, predicted: Floats | None, is_frame: bool) -> _Known:
-        """What is known of a picture of which `predicted` is shown."""
-        height, width = still.pixels.shape[:2]
-        log2_step = self.stated(still, is_frame)
-        stated = None if log2_step is None else quantiser.constant_map(height, width, log2_step)
-        maps = known_map(stated, predicted, (height, width), JPEG_MARGIN, JPEG_EARLIER_LOG2_STEP)
-        return _Known(maps, log2_step, None if predicted is None else float(np.median(predicted)))
+        return _known(still, *self.judged(still, is_frame=False))
 
     def known_of_frames(self, source: files.StrPath, found: stills.Series) -> _Known:
         """The same of all frames of an animation, in one map, by some that are spread over it."""
         count = min(found.count, PREDICTED_FRAMES)
         places = [(2 * place + 1) * found.count // (2 * count) for place in range(count)]
-        shown = []
+        medians = []
         for index, still in enumerate(itertools.islice(stills.read_each(source, found), places[-1] + 1)):
-            if index in places and (predicted := self.shown(still)) is not None:
-                shown.append(np.median(predicted))
+            if index in places:
+                stated, shown = self.judged(still, is_frame=True)
+                medians += [] if shown is None else [np.median(shown)]
         height, width = still.pixels.shape[:2]
-        median = quantiser.constant_map(height, width, float(np.median(shown))) if shown else None
-        return self.mapped(still, median, is_frame=True)
+        return _known(
+            still, stated, quantiser.constant_map(height, width, float(np.median(medians))) if medians else None
+        )
+
+    def judged(self, still: stills.Still, is_frame: bool) -> tuple[float | None, Floats | None]:
+        """Log2 of the step with which a file says, or does as if it said, that it was compressed, and what is shown."""
+        stated = quantiser.jpeg_table_log2_step(still.jpeg_tables[0]) if still.jpeg_tables else None
+        # Whoever gives a strength has judged for himself.
+        is_judged = still.lossless and self.strength is None and (is_frame or not was_jpeg(still.pixels))
+        drawn = is_judged and is_drawn(still)
+        shown = None if self.predictor is None or drawn else predicted_map(self.predictor, still.pixels[None])
+        if is_judged and (is_frame or drawn or shown is not None):
+            stated = LOSSLESS_LOG2_STEP
+        return stated, shown
 
     def restored(
         self, still: stills.Still, maps: Floats, *, exact: bool = False
@@ -351,11 +348,12 @@ def _copies(
 
 def _differ(still: stills.Still, pixels: npt.NDArray[Any], template: stills.Still) -> bool:
     """Whether a copy's pixels or its black differ from the source's, in the copy's depth."""
-    same = still.pixels
-    if same.dtype != pixels.dtype:
-        same = same.astype(np.uint16) * np.uint16(257)
-    if not np.array_equal(same, pixels):
-        return True
+    for start in range(0, len(pixels), _ROWS_COMPARED):
+        own, made = (each[start : start + _ROWS_COMPARED] for each in (still.pixels, pixels))
+        if own.dtype != made.dtype:
+            own = own.astype(np.uint16) * np.uint16(257)
+        if not np.array_equal(own, made):
+            return True
     return still.black is not None and not np.array_equal(still.black, np.asarray(template.black))
 
 
