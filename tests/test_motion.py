@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from training import drawings
-from training.motion import pan_over, scroll_over, soften_and_grain
+from training.motion import is_drawing, pan_over, scroll_over, soften_and_grain
 
 
 def _shift(first, second):
@@ -71,6 +71,10 @@ def test_brightness_is_kept():
         np.testing.assert_allclose(clip.mean(axis=(0, 1, 2)), [100, 50, 200], atol=0.5)
 
 
+def test_a_photograph_is_no_drawing(photograph):
+    assert not is_drawing(photograph)
+
+
 def test_photograph_is_too_small():
     with pytest.raises(ValueError, match=r"Expected a photograph of at least 64 pixels. Received: size=\(100, 63\)"):
         pan_over(np.random.default_rng(0), Image.new("RGB", (100, 63)), 64, 3)
@@ -107,6 +111,7 @@ def test_drawings_scroll_by_whole_pixels():
     def numbers(pixels):
         return pixels.astype(int) @ [1 << 16, 1 << 8, 1]
 
+    assert is_drawing(drawing)
     still = []
     for seed in range(12):
         clip = scroll_over(np.random.default_rng(seed), drawing, 96, 8)

@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-__all__ = ["pan_over", "scroll_over", "soften_and_grain"]
+from keras_deartifact.stills import Still
+from keras_deartifact.stills.drawn import is_drawn
+
+__all__ = ["is_drawing", "pan_over", "scroll_over", "soften_and_grain"]
+
+
+def is_drawing(picture: Image.Image) -> bool:
+    """Whether an RGB picture was drawn by a program; see `stills.drawn`."""
+    return is_drawn(Still(np.asarray(picture), None, "RGB", "PNG", lossless=True))
 
 
 def pan_over(rng: np.random.Generator, photograph: Image.Image, side: int, count: int) -> NDArray[np.uint8]:

@@ -22,8 +22,7 @@ from absl import app, flags, logging
 from numpy.typing import NDArray
 from PIL import Image
 
-from keras_deartifact import colour, data, degradations, stills, video
-from keras_deartifact.stills.drawn import is_drawn
+from keras_deartifact import colour, data, degradations, video
 from training import motion
 
 FLAGS = flags.FLAGS
@@ -111,8 +110,7 @@ def still_clip(rng: np.random.Generator, file: str, side: int, count: int) -> ND
     """Films a picture, `(count, side, side, 3)` or smaller where that is: a drawing mostly as a screen shows it."""
     with Image.open(file) as picture:
         rgb = picture.convert("RGB")
-    is_flat = is_drawn(stills.Still(np.asarray(rgb), None, "RGB", "PNG", lossless=True))
-    film = motion.scroll_over if is_flat and rng.random() < SCROLL_SHARE else motion.pan_over
+    film = motion.scroll_over if motion.is_drawing(rgb) and rng.random() < SCROLL_SHARE else motion.pan_over
     return film(rng, rgb, min(side, min(rgb.size) // 16 * 16), count)
 
 

@@ -2,11 +2,12 @@
 
     python -m training.sweep_shares --stills=DIR
 
-Pictures below `--stills`, and pans over them, go through codecs at several qualities and through the network with the
-step that the file states. Each row is a codec and a quality, each column a share: the mean gain over the pictures, and
-the smallest in brackets. The shares in `restore` were chosen from such tables of training pictures: the largest gain
-whose smallest is not below zero. They belong to a model: another one has to be looked at. Pictures must be clean: what
-was a JPEG already comes back (nearly) the same from quality 95, and any change of it counts as a loss.
+Pictures below `--stills`, and pans over them (drawings scroll, see `motion`), go through codecs at several qualities
+and through the network with the step that the file states. Each row is a codec and a quality, each column a share: the
+mean gain over the pictures, and the smallest in brackets. The shares in `restore` were chosen from such tables of
+training pictures: the largest gain whose smallest is not below zero. They belong to a model: another one has to be
+looked at. Pictures must be clean: what was a JPEG already comes back (nearly) the same from quality 95, and any change
+of it counts as a loss.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -92,7 +93,8 @@ def measure(
         side = min(_SIDE, min(picture.size) // 16 * 16)
         left, top = ((length - side) // 2 for length in picture.size)
         pictures.append(np.asarray(picture.crop((left, top, left + side, top + side)))[None])
-        clips.append(motion.pan_over(rng, picture, side, FRAMES))
+        film = motion.scroll_over if motion.is_drawing(picture) else motion.pan_over
+        clips.append(film(rng, picture, side, FRAMES))
     jobs = [(f"{name} {quality}", code, quality, pictures) for name, code in STILLS.items() for quality in QUALITIES]
     jobs += [(f"{name} {value}", code, value, clips) for name, (code, values) in VIDEOS.items() for value in values]
     for name, code, quality, originals in jobs:
