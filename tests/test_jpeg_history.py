@@ -151,3 +151,11 @@ def test_the_command_tells_what_was_left_as_it_was(scene, tmp_path, monkeypatch,
     assert ("400x320 left as it was, for no compression shows (--strength 1 restores all the same), in " in out) is (
         history == "clean"
     )
+
+
+def test_the_command_does_not_say_that_a_picture_without_loss_states_a_step(scene, tmp_path, monkeypatch, run):
+    monkeypatch.setattr(engines, "load", lambda *arguments: brighter)
+    monkeypatch.setattr(engines, "load_predictor", lambda threads=None: taking_it_for(5.0))
+    Image.fromarray(scene).save(tmp_path / "a.png")
+    code, out, _ = run("restore", tmp_path / "a.png", "-o", tmp_path / "b.png")
+    assert code == 0 and "400x320 from log2 step 5.00, as its pixels show in " in out

@@ -278,5 +278,5 @@ def _quality(stated: float | None, predicted: float | None) -> str:
         return shown
     rule = restore.JPEG_MARGIN, restore.JPEG_EARLIER_LOG2_STEP
     if predicted is not None and quantiser.is_coarser(stated, predicted, *rule):
-        return f"{shown} (the file states {stated:.2f})"
+        return f"{shown} (the file states {stated:.2f})" if stated > restore.LOSSLESS_LOG2_STEP else shown
     return f"log2 step {stated:.2f}"
