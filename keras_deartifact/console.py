@@ -44,14 +44,19 @@ def say(line: str) -> None:
 
 
 def show(line: str) -> None:
-    """Prints a line to stdout, above a progress bar where there is one."""
+    """Prints a line to stdout, above a progress bar where there is one; work goes on where nobody reads it any more."""
     line = printable(line)
-    if sys.stderr.isatty():
-        from tqdm import tqdm
+    try:
+        if sys.stderr.isatty():
+            from tqdm import tqdm
 
-        tqdm.write(line)
-    else:
-        print(line, flush=True)
+            tqdm.write(line)
+        else:
+            print(line, flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @contextlib.contextmanager

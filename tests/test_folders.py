@@ -257,3 +257,22 @@ def test_an_interruption_ends_all_jobs(tmp_path, archive, make_video):
         while time.monotonic() < deadline:
             os.killpg(process.pid, 0)
             time.sleep(0.05)
+
+
+@pytest.mark.parametrize("jobs", [[], ["--jobs", "2"]])
+def test_the_work_goes_on_where_nobody_reads_what_it_says(tmp_path, photo, jobs):
+    """As of `deartifact restore in -o out | head -1`."""
+    (tmp_path / "in").mkdir()
+    for index in range(4):
+        Image.fromarray(photo(32, 32, index)).save(tmp_path / "in" / f"{index}.jpg")
+    program = "import sys; from keras_deartifact.cli import main\nif __name__ == '__main__': sys.exit(main())"
+    (tmp_path / "command.py").write_text(program)
+    command = [sys.executable, "command.py", "restore", "in", "-o", "out", "--engine", "litert", *jobs]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (0, "")
+    assert len(list((tmp_path / "out").iterdir())) == 4
