@@ -57,6 +57,12 @@ def kind(path: StrPath) -> str:
     return "video"
 
 
+def is_jpeg(path: StrPath) -> bool:
+    """Whether a file begins as a JPEG does."""
+    with open(path, "rb") as stream:
+        return stream.read(2) == b"\xff\xd8"
+
+
 def has_media_name(path: StrPath) -> bool:
     """Whether a file's name promises a picture or a video, so that one which is neither is a loss to report."""
     return Path(path).suffix.lower() in _IMAGE_SUFFIXES | _VIDEO_SUFFIXES

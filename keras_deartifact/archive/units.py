@@ -219,7 +219,7 @@ def _still(work: _Work, path: Path, target: str) -> restore.Steps[dict[str, Any]
     restorer, predictor = work.load()
     names = ("strength", "quality", "bits")
     given = {name: work.options[name] for name in names}
-    within = work.options["within_quantisation"] and _is_jpeg(path)
+    within = work.options["within_quantisation"] and files.is_jpeg(path)
     with work.destination.writing(target) as made:
         report = yield from restore.image_steps(
             restorer, path, made, predictor=predictor, within_quantisation=within, overwrite=True, **given
@@ -328,11 +328,6 @@ def clear(work: _Work, task: Task) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _is_jpeg(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(2) == b"\xff\xd8"
 
 
 UNITS: dict[str, Callable[[_Work, Task], Any]] = {

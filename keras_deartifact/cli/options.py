@@ -94,7 +94,9 @@ def of_file(arguments: argparse.Namespace, source: Path, media: str) -> dict[str
     """What the arguments are to `restore_image` or `restore_video`."""
     options: dict[str, Any] = {"strength": arguments.strength, "overwrite": arguments.overwrite}
     if media == "image":
-        within = arguments.within_quantisation and (not arguments.input.is_dir() or _is_jpeg(source))
+        from keras_deartifact import files
+
+        within = arguments.within_quantisation and (not arguments.input.is_dir() or files.is_jpeg(source))
         return options | {"quality": arguments.quality, "bits": arguments.bits, "within_quantisation": within}
     return options | {
         "codec": arguments.codec,
@@ -107,8 +109,3 @@ def of_file(arguments: argparse.Namespace, source: Path, media: str) -> dict[str
 
 def _strength(text: str) -> float:
     return within(text, float(text), 0.0, 2.0)
-
-
-def _is_jpeg(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(2) == b"\xff\xd8"

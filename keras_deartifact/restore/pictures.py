@@ -290,7 +290,7 @@ def _restore_one(
         restored, inside = projection.pixels, projection.inside
     stills.write(temporary, restored, template, quality=quality)
     changed = _differ(still, restored, template)
-    return dataclasses.replace(_report(still, [known], stills.left_out(target, still), inside), changed=changed)
+    return _report(still, [known], stills.left_out(target, still), changed=changed, inside=inside)
 
 
 def _restore_each(
@@ -314,7 +314,7 @@ def _restore_each(
     changes: list[bool] = []
     copies = _copies(work, itertools.chain([first], pictures), found, knowns, changes, progress)
     stills.write_each(temporary, copies, found, quality=quality)
-    return dataclasses.replace(_report(first, knowns, left_out), frames=found.count, changed=any(changes))
+    return _report(first, knowns, left_out, changed=any(changes), frames=found.count)
 
 
 def _copies(
@@ -357,13 +357,19 @@ def _differ(still: stills.Still, pixels: npt.NDArray[Any], template: stills.Stil
     return still.black is not None and not np.array_equal(still.black, np.asarray(template.black))
 
 
-def _report(
-    first: stills.Still, knowns: Sequence[_Known], left_out: tuple[str, ...], inside: float | None = None
-) -> ImageReport:
+def _report(first: stills.Still, knowns: Sequence[_Known], left_out: tuple[str, ...], **more: Any) -> ImageReport:
     height, width = first.pixels.shape[:2]
     shown = [known.predicted for known in knowns if known.predicted is not None]
-    predicted = float(np.median(shown)) if shown else None
-    return ImageReport(width, height, 0.0, knowns[0].log2_step, predicted, inside, left_out, first.remarks)
+    return ImageReport(
+        width=width,
+        height=height,
+        seconds=0.0,
+        log2_step=knowns[0].log2_step,
+        predicted_log2_step=float(np.median(shown)) if shown else None,
+        left_out=left_out,
+        remarks=first.remarks,
+        **more,
+    )
 
 
 def _coefficients(source: files.StrPath, still: stills.Still) -> Coefficients:

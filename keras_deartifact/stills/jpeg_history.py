@@ -3,7 +3,7 @@
 The luma DCT coefficients of a decoded JPEG lie near the multiples of its quantiser steps, on the one grid of blocks of
 8x8 on which it was compressed, wherever it was cropped since. In a picture that was never compressed they lie anywhere,
 and on no grid otherwise than on the others; drawings, whose few colours and straight edges give coefficients some
-regularity, have it on all grids alike. Scaling, turning and retouching all over undo it.
+regularity, have it on all grids alike. Scaling, turning by other than right angles and retouching all over undo it.
 
     comb     = sum of cos(2 pi c / q) / (number + 10), over the coefficients c of one frequency with |c| >= q / 2
     of grid  = 65th percentile over the frequencies of their highest comb, over the steps q
