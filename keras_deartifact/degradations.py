@@ -47,11 +47,11 @@ class VideoConfig:
 
     codec_shares: tuple[tuple[str, float], ...] = (("h264", 0.6), ("mpeg2", 0.14), ("mpeg4", 0.12), ("h265", 0.14))
     crf_range: tuple[int, int] = (24, 44)
-    wide_crf_range: tuple[int, int] = (18, 48)
-    wide_share: float = 0.25
+    wide_crf_range: tuple[int, int] = (8, 48)
+    wide_share: float = 0.35
     bitrate_share: float = 0.15
     bits_per_pixel_range: tuple[float, float] = (0.02, 0.4)
-    qscale_range: tuple[int, int] = (3, 26)
+    qscale_range: tuple[int, int] = (2, 26)
     share_444: float = 0.1
     double_share: float = 0.1
     misaligned_share: float = 0.5

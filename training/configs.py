@@ -238,6 +238,9 @@ CONFIGS: dict[str, TrainConfig | EnsembleConfig | PredictorConfig] = {
         validation_images=1,
     ),
     "shuffle_pico": TrainConfig("shuffle_pico", **_VIDEO, stills=_BROAD, steps=24_000),
+    "shuffle_pico_finish": TrainConfig(
+        "shuffle_pico", **_VIDEO, stills=_BROAD, warm_start="shuffle_pico", steps=10_000, learning_rate=5e-4
+    ),
     "shuffle_nano": TrainConfig("shuffle_nano", **_VIDEO, steps=92_000),
     "shuffle_nano_finish": TrainConfig(
         "shuffle_nano", **_VIDEO, stills=_BROAD, warm_start="shuffle_nano", steps=15_000, learning_rate=5e-4
