@@ -81,3 +81,53 @@ def test_what_is_grey_gets_no_colour():
     np.testing.assert_array_equal(held, np.repeat(held[..., :1], 3, axis=-1))
     np.testing.assert_allclose(luma(held), luma(limit.held(RED, correction, steps, (0.5, 2.0))), atol=1e-6)
     np.testing.assert_array_equal(limit.held(GREY, correction, steps, 0.5), limit.limited(correction, steps, 0.5))
+
+
+def grain(height, width):
+    return np.random.default_rng(4).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def drawing(height, width):
+    """Areas of 4x4 pixels, black or white."""
+    areas = np.random.default_rng(4).integers(0, 2, (height // 4, width // 4, 1), np.uint8)
+    return (255 * areas).repeat(4, 0).repeat(4, 1).repeat(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("log2_step", "part"), [(-1.0, 0.0), (3.0, 0.0), (3.5, 0.25), (4.0, 0.5), (5.0, 1.0), (6.5, 1.0)]
+)
+def test_what_is_drawn_may_change_less_where_the_step_is_fine(log2_step, part):
+    steps = np.full((4, 6), log2_step, np.float32)
+    drawn, filmed = (limit.shares(make(64, 96), steps, 0.2) for make in (drawing, grain))
+    assert drawn.shape == (4, 6)
+    assert drawn.dtype == np.float32
+    np.testing.assert_allclose(drawn, 0.2 * part, atol=1e-6)
+    np.testing.assert_allclose(filmed, 0.2 if log2_step > 0 else 0.0)
+
+
+def test_each_part_of_a_frame_is_looked_at_by_itself():
+    picture = np.concatenate((drawing(160, 160), grain(160, 160)), axis=1)
+    shares = limit.shares(picture, np.full((10, 20), 3, np.float32), 0.2)
+    assert shares[:, :6].max() == 0
+    np.testing.assert_allclose(shares[:, 14:], 0.2)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_where_nothing_is_to_be_seen_nothing_may_change(channel):
+    picture = np.full((80, 96, 3), (200, 100, 50), np.uint8)
+    picture[40, 40, channel] += 1
+    shares = limit.shares(picture, np.full((5, 6), 6, np.float32), 0.6)
+    expected = np.zeros((5, 6))
+    expected[1:4, 1:4] = 0.6
+    np.testing.assert_allclose(shares, expected)
+
+
+def test_a_share_for_each_block():
+    correction, steps = noise((32, 48, 3), 8.0), np.full((2, 3), 4, np.float32)
+    same = limit.limited(correction, steps, np.full((2, 3), 0.3, np.float32))
+    np.testing.assert_array_equal(same, limit.limited(correction, steps, np.float32(0.3)))
+    shares = np.zeros((2, 3), np.float32)
+    shares[1, 2] = 1.0
+    held = limit.limited(correction, steps, shares)
+    assert not held[:8].any() and not held[:, :24].any()
+    np.testing.assert_allclose(rms(held[24:, 40:]), np.sqrt(255 / 12), rtol=1e-5)

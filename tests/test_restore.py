@@ -441,6 +441,23 @@ def test_a_share_for_each_family_of_codecs(tmp_path, codec, options, share):
     assert change.mean() == pytest.approx(share * step / np.sqrt(12), abs=0.75)
 
 
+@pytest.mark.parametrize(("strength", "comes_back"), [(None, True), (1.0, False)])
+def test_finely_compressed_drawings_come_back_as_they_were(tmp_path, strength, comes_back):
+    source = make(tmp_path / "in.mkv", "libx264", None, count=3, options={"qp": "16"})
+    restore.restore_video(brighter, source, tmp_path / "out.mkv", codec="ffv1", strength=strength)
+    assert (planes_of(tmp_path / "out.mkv") == planes_of(source)) == comes_back
+
+
+def test_where_nothing_may_change_no_network_is_asked(tmp_path):
+    def network(frames, quantiser_map):
+        raise AssertionError("expected no frame")
+
+    source = make(tmp_path / "in.mkv", "libx264", None, count=3, size=(8, 8), options={"qp": "30"})
+    report = restore.restore_video(network, source, tmp_path / "out.mkv", codec="ffv1")
+    assert report.frames == 3
+    assert planes_of(tmp_path / "out.mkv") == planes_of(source)
+
+
 @pytest.mark.parametrize(
     ("subsampling", "share"),
     [(0, restore.STILL_SHARE), (1, restore.SUBSAMPLED_SHARE[0]), (2, restore.SUBSAMPLED_SHARE[0])],

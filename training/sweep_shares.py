@@ -28,6 +28,8 @@ FLAGS = flags.FLAGS
 FRAMES = 9
 _SIDE = 288
 _LUMA = np.array(image.LUMA_WEIGHTS, np.float32)
+_BEST = 80.0
+"""What PSNR counts up to, in dB: frames of screens are often coded exactly, and one level in one pixel is no matter."""
 Frames = NDArray[np.uint8]
 
 # Name -> the codec, and the qualities of it.
@@ -53,7 +55,7 @@ def gains(
         original: uint8 `(n, height, width, 3)`, RGB, both sides multiples of 16.
         trip: what a codec made of it, quantisers included.
         shares: of the quantiser's error, see `limit.Share`; infinity for any change.
-        luma: whether PSNR is that of luma, of which nothing is rounded; otherwise of RGB in 8 bits.
+        luma: whether the frames are a video's, of which PSNR is that of luma in 8 bits; otherwise it is that of RGB.
 
     Returns:
         float64 `(len(shares),)`, the mean over the frames.
@@ -64,14 +66,20 @@ def gains(
         steps = quantiser.smoothed(steps, stated)
         compressed = image.to_float(shown)
         change = restorer(compressed[None], steps[None])[0] - compressed
-        results = [compressed, *(compressed + limit.held(compressed, change, steps, share) for share in shares)]
-        if luma:
-            wanted = image.to_float(frame) @ _LUMA
-            values = [-10 * np.log10(np.mean(np.square(result @ _LUMA - wanted))) for result in results]
-        else:
-            values = [metrics.psnr(frame, image.to_uint8(result)) for result in results]
+        results = [compressed, *(compressed + _held(shown, change, steps, share, luma) for share in shares)]
+        wanted, *levels = (image.to_uint8(each @ _LUMA if luma else each) for each in (image.to_float(frame), *results))
+        values = [min(metrics.psnr(wanted, each), _BEST) for each in levels]
         found[index] = np.array(values[1:]) - values[0]
     return found.mean(0)
+
+
+def _held(
+    shown: Frames, change: NDArray[np.float32], steps: NDArray[np.float32], share: limit.Share, is_video: bool
+) -> NDArray[np.float32]:
+    """As much of a change as `restore` takes: of a video, whose share is one number, less where it was drawn."""
+    if not is_video or isinstance(share, tuple) or share == np.inf:
+        return limit.held(image.to_float(shown), change, steps, share)
+    return limit.limited(change, steps, limit.shares(shown, steps, share))
 
 
 def measure(

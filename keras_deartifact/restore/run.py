@@ -20,7 +20,7 @@ from keras_deartifact.restore.segments import Border, Note, Segments, Shelf
 from keras_deartifact.video.encoding import Encoding
 
 VIDEO_SHARE = 0.2
-"""Of the quantiser's error that a video's frame may change by, see `limit`.
+"""Of the quantiser's error that a block of a video's frame may change by, less where it was drawn, see `limit`.
 
 The largest with which no clip of training pictures, by x264 at CRF 12 to 40, loses."""
 
@@ -33,13 +33,14 @@ class _Decoded(NamedTuple):
 
     `pictures` are the frame, or its two fields; `images` the same, each `(1, rows, columns, 3)`, padded to a multiple
     of 16: float32, or uint8 where a frame is so large that it goes through the network in tiles. `quantiser_map` is
-    that of each picture.
+    that of each picture, and `shares` what `limit.shares` makes of it; None where a strength was asked for.
     """
 
     frame: av.VideoFrame
     pictures: tuple[av.VideoFrame, ...]
     images: list[npt.NDArray[Any]]
     quantiser_map: Floats
+    shares: list[Floats] | None
     note: Note
 
 
@@ -221,6 +222,9 @@ class Run:
         rgb = [image.pad_to_multiple(colour.to_rgb(each), image.GRID)[None] for each in pictures]
         images = list(map(image.to_float, rgb)) if _is_small(here.width, here.height) else rgb
         quantiser_map, prediction = maps.of(here, pictures, look)
+        shares = None
+        if self._plan.options.strength is None:
+            shares = [limit.shares(each[0], quantiser_map, self._share) for each in rgb]
         broken = None
         if frame.fault is not None:
             seconds = float((here.pts or 0) * Fraction(here.time_base or 1))
@@ -228,11 +232,16 @@ class Run:
                 f"The video is damaged at {seconds:.2f} s ({frame.fault}); what decodes was read. "
                 f"Received: {os.fspath(self._source)!r}"
             )
-        return _Decoded(here, pictures, images, quantiser_map, Note(maps.stated, prediction, broken, border))
+        return _Decoded(here, pictures, images, quantiser_map, shares, Note(maps.stated, prediction, broken, border))
 
     def _restore(self, item: _Decoded) -> _Restored:
-        """Puts a frame through the network, of an interlaced one each field."""
-        changes = [corrections(self._restorer, each, item.quantiser_map[None])[0] for each in item.images]
+        """Puts a frame through the network, of an interlaced one each field, unless nothing may change."""
+        changes = [
+            np.zeros(each.shape[1:], np.float32)
+            if item.shares is not None and not item.shares[index].any()
+            else corrections(self._restorer, each, item.quantiser_map[None])[0]
+            for index, each in enumerate(item.images)
+        ]
         self._done += 1
         if self._progress is not None:
             self._progress(self._done)
@@ -241,10 +250,10 @@ class Run:
     def _corrected(self, item: _Restored) -> tuple[av.VideoFrame, av.VideoFrame, Note]:
         """The decoded frame with what the network changed; and what else `Segments.write` takes."""
         decoded, corrected, strength = item.decoded, [], self._plan.options.strength
-        for picture, correction in zip(decoded.pictures, item.corrections, strict=True):
-            if strength is None:
-                correction = limit.limited(correction, decoded.quantiser_map, self._share, out=correction)
-            elif strength != 1.0:
+        for index, (picture, correction) in enumerate(zip(decoded.pictures, item.corrections, strict=True)):
+            if decoded.shares is not None:
+                correction = limit.limited(correction, decoded.quantiser_map, decoded.shares[index], out=correction)
+            elif strength is not None and strength != 1.0:
                 correction *= np.float32(strength)
             corrected.append(colour.add_correction(picture, correction[: picture.height, : picture.width]))
         return fields.weave(tuple(corrected), decoded.frame), decoded.frame, decoded.note
