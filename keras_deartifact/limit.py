@@ -20,7 +20,7 @@ block gets a share of its own (`shares`).
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +37,16 @@ Share = float | tuple[float, float]
 _LUMA = np.array(image.LUMA_WEIGHTS, np.float32)
 
 # 8x8 pixels have an edge if a channel spans so many levels in them. Of such, photographs through x264 leave 0.01 to
-# 0.05 that equal those to the left and above, drawings (`training.drawings`) mostly 0.1 to 0.4. Those of the
-# 5x5 blocks around count, and the whole frame's as much as a block of them.
+# 0.05 that equal those to the left and above, drawings (`training.drawings`) mostly 0.1 to 0.4; `stills.drawn` looks for
+# the same in stills, by all grids. Those of the 5x5 blocks around count, and the whole frame's as much as one block, less
+# where few of its 8x8 pixels have edges. Bars around a picture are no drawing: what spans fewer levels over all of a
+# side does not count, and neither do the next 8x8 pixels.
 _CELL = 8
 _EDGE = 48
 _EVEN = 0.05, 0.15
-_AROUND, _WHOLE = 2, 4.0
+_AROUND, _WHOLE = 2, 4 * _CELL**2
+_EDGES = 0.02, 0.07
+_BAR = 16
 
 # Log2 steps: up to the first nothing is changed where it is drawn, from the second on as much as anywhere else.
 _DRAWN = 3.0, 5.0
@@ -76,9 +80,9 @@ def shares(picture: NDArray[np.uint8], quantiser_map: Floats, share: float) -> F
     """The share of each block of a decoded video frame: less where it was drawn, none where nothing is to be seen.
 
     Args:
-        picture: uint8 `(height, width, 3)`, RGB, both sides multiples of 16.
+        picture: uint8 `(height, width, 3)`, RGB, both sides multiples of 16; of a deeper frame, its upper 8 bits.
         quantiser_map: float32 `(height / 16, width / 16)`, log2 steps.
-        share: of what was filmed.
+        share: of what was filmed, finite.
 
     Returns:
         float32 of the shape of the map: 0 where the step is at most 1, or a block and those around it are of one
@@ -86,25 +90,38 @@ def shares(picture: NDArray[np.uint8], quantiser_map: Floats, share: float) -> F
         to 1.
     """
     most, least = (_of_cells(reduce, picture) for reduce in (np.maximum.reduce, np.minimum.reduce))
-    edges = ((most - least) >= _EDGE).any(axis=-1)
-    even = _pairs(_equal(picture) * edges).sum(axis=(1, 3))
-    size = _CELL**2 * _pairs(edges).sum(axis=(1, 3))
-    whole = even.sum() / max(1, size.sum())
-    around = _around(even, _AROUND, "constant").sum(axis=(2, 3)) + _WHOLE * _CELL**2 * whole
-    evenness = around / (_around(size, _AROUND, "constant").sum(axis=(2, 3)) + _WHOLE * _CELL**2)
+    edges = ((most - least) >= _EDGE).any(axis=-1) & _between_bars(most, least)
+    even = _of_blocks(np.add, _equal(picture) * edges.astype(np.int32))
+    size = _of_blocks(np.add, _CELL**2 * edges.astype(np.int32))
+    whole = even.sum() / max(1, size.sum()) * np.interp(edges.mean(), _EDGES, (0.0, 1.0))
+    evenness = (_sums_around(even) + _WHOLE * whole) / (_sums_around(size) + _WHOLE)
     drawn = np.interp(evenness, _EVEN, (0.0, 1.0))
     result = share * (1.0 - drawn * np.interp(quantiser_map, _DRAWN, (1.0, 0.0)))
-    most, least = _pairs(most).max(axis=(1, 3)), _pairs(least).min(axis=(1, 3))
-    seen = _around(most, 1, "edge").max(axis=(-2, -1)) != _around(least, 1, "edge").min(axis=(-2, -1))
-    found: Floats = (result * (seen.any(axis=-1) & (quantiser_map > 0))).astype(np.float32)
+    most, least = _around(np.maximum, _of_blocks(np.maximum, most)), _around(np.minimum, _of_blocks(np.minimum, least))
+    found: Floats = np.where((most != least).any(axis=-1) & (quantiser_map > 0), result, 0.0).astype(np.float32)
     return found
+
+
+def _between_bars(most: NDArray[np.uint8], least: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which 8x8 pixels are no part of bars at the frame's sides, by the range of each; all where there is but a bar."""
+    sides = []
+    for axis in (0, 1):
+        plain = (most.max(axis=1 - axis) - least.min(axis=1 - axis) < _BAR).all(axis=-1)
+        inside = np.ones(len(plain), np.bool_)
+        if not plain.all():
+            before, after = int(np.argmin(plain)), int(np.argmin(plain[::-1]))
+            inside[: before + 1 if before else 0] = False
+            inside[len(plain) - (after + 1 if after else 0) :] = False
+        sides.append(inside)
+    return np.logical_and.outer(*sides)
 
 
 def _equal(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """How many pixels of each 8x8 equal those to the left and above, by green, in which there is most of luma."""
     green = np.ascontiguousarray(picture[..., 1])
     equal = np.zeros(green.shape, np.bool_)
-    np.logical_and(green[1:, 1:] == green[1:, :-1], green[1:, 1:] == green[:-1, 1:], out=equal[1:, 1:])
+    np.equal(green[1:, 1:], green[1:, :-1], out=equal[1:, 1:])
+    equal[1:] &= green[1:] == green[:-1]
     return _of_cells(functools.partial(np.add.reduce, dtype=np.uint8), equal.view(np.uint8)[..., None])[..., 0]
 
 
@@ -117,16 +134,30 @@ def _of_cells(reduce: Callable[..., NDArray[Any]], samples: NDArray[np.uint8]) -
     return reduce(across, axis=0).T.reshape(height // _CELL, width // _CELL, channels)
 
 
-def _pairs(cells: NDArray[Any]) -> NDArray[Any]:
-    """Values `(2 rows, 2 columns, ...)` as `(rows, 2, columns, 2, ...)`."""
-    rows, columns = (size // 2 for size in cells.shape[:2])
-    return cells.reshape(rows, 2, columns, 2, *cells.shape[2:])
+def _of_blocks(combine: np.ufunc, cells: NDArray[Any]) -> NDArray[Any]:
+    """Combines each 2x2 of `(2 rows, 2 columns, ...)` to `(rows, columns, ...)`."""
+    down = combine(cells[::2], cells[1::2])
+    found: NDArray[Any] = combine(down[:, ::2], down[:, 1::2])
+    return found
 
 
-def _around(blocks: NDArray[Any], reach: int, mode: Literal["constant", "edge"]) -> NDArray[Any]:
-    """Each block's neighbours, and itself, up to `reach` away: `(rows, columns, ..., 2 reach + 1, 2 reach + 1)`."""
-    padded = np.pad(blocks, [(reach, reach)] * 2 + [(0, 0)] * (blocks.ndim - 2), mode=mode)
-    return np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1,) * 2, axis=(0, 1))
+def _around(combine: np.ufunc, blocks: NDArray[Any]) -> NDArray[Any]:
+    """Combines each block with the eight around it, of those there are; by maximum or minimum."""
+    down = blocks.copy()
+    combine(down[1:], blocks[:-1], out=down[1:])
+    combine(down[:-1], blocks[1:], out=down[:-1])
+    across = down.copy()
+    combine(across[:, 1:], down[:, :-1], out=across[:, 1:])
+    combine(across[:, :-1], down[:, 1:], out=across[:, :-1])
+    return across
+
+
+def _sums_around(blocks: NDArray[np.int32]) -> NDArray[Any]:
+    """Sums each block and those up to `_AROUND` away, of which the ones outside the frame are 0."""
+    side = 2 * _AROUND + 1
+    total = np.pad(np.pad(blocks, _AROUND).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    found: NDArray[Any] = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
+    return found
 
 
 def limited(
@@ -139,7 +170,7 @@ def limited(
             of 16.
         quantiser_map: float32 `(height / 16, width / 16)`, log2 steps.
         share: of the quantiser's error that a block may change by, root mean square over its pixels and channels;
-            infinity for any change. One for all, or one for each block, of the shape of the map.
+            infinity for any change. Or one for each block, all of them finite, of the shape of the map.
         out: where the result goes, unless it is `correction`; may be that, too. None for a new array.
         rounded: whether what rounding leaves is taken from the error.
 

@@ -112,6 +112,25 @@ def test_each_part_of_a_frame_is_looked_at_by_itself():
     np.testing.assert_allclose(shares[:, 14:], 0.2)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(0, 0), (44, 0), (92, 0), (0, 44), (36, 52)])
+def test_bars_are_no_drawing(rows, columns):
+    """What is soft has no edges of its own; those of the bars do not count."""
+    picture = np.full((320, 320, 3), 16, np.uint8)
+    wave = 120 + 50 * np.sin(np.arange(320) / 20)[:, None] * np.cos(np.arange(320) / 30)
+    inside = slice(rows, 320 - rows), slice(columns, 320 - columns)
+    picture[inside] = (wave[..., None] + np.random.default_rng(1).normal(0, 3, (320, 320, 3)))[inside].astype(np.uint8)
+    shares = limit.shares(picture, np.full((20, 20), 3, np.float32), 0.2)
+    np.testing.assert_allclose(shares[6:14, 6:14], 0.2)
+
+
+def test_a_caption_weighs_on_what_is_beside_it_alone():
+    picture = np.repeat((120 + np.random.default_rng(1).normal(0, 3, (320, 320, 1))).astype(np.uint8), 3, axis=2)
+    picture[288:304, 96:224] = drawing(16, 128)
+    shares = limit.shares(picture, np.full((20, 20), 3, np.float32), 0.2)
+    assert shares[18, 8:12].max() < 0.05
+    assert shares[:14].min() > 0.15
+
+
 @pytest.mark.parametrize("channel", [0, 1, 2])
 def test_where_nothing_is_to_be_seen_nothing_may_change(channel):
     picture = np.full((80, 96, 3), (200, 100, 50), np.uint8)

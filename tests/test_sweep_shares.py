@@ -14,7 +14,7 @@ def test_gains_grow_with_the_share_where_the_change_is_right():
     gains = sweep_shares.gains(lambda *_: next(wanted)[None], original, trip, [0.0, 0.5, np.inf], luma=False)
     assert gains[0] == 0
     before = metrics.psnr(original[0], trip.frames[0])
-    assert 0.3 < gains[1] < gains[2] == pytest.approx(sweep_shares._BEST - before, abs=0.1)
+    assert 0.3 < gains[1] < gains[2] == pytest.approx(sweep_shares._MOST_DB - before, abs=0.1)
 
 
 def test_gains_fall_with_the_share_where_the_change_is_wrong():

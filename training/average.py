@@ -18,6 +18,7 @@ from pathlib import Path
 from absl import app, flags
 
 from export.networks import load_network
+from keras_deartifact import models
 from training.runs import take_over
 
 FLAGS = flags.FLAGS
@@ -33,23 +34,29 @@ def average(start: Path, run: Path, share: float, out: Path) -> None:
         out: folder to write, which must not exist.
 
     Raises:
-        ValueError: a file is missing or damaged, or they are of different architectures.
-        FileExistsError: `out` exists.
+        ValueError: a network is missing or damaged, they are no generators of one architecture, or the share is out of
+            range.
+        OSError: a record of the run is missing, or `out` exists.
     """
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"Expected a share of 0 to 1. Received: share={share}")
+    record = json.loads((run / "config.json").read_text())
+    progress = (run / "progress.json").read_bytes()
     network, _ = load_network(run)
     first, file = load_network(start)
+    if isinstance(network, models.QualityPredictor):
+        raise ValueError(f"Expected a generator's run. Received: a quality predictor's, {run}")
     learnt = network.get_weights()
     # Branches that fold into one kernel are linear in it, so that they may be averaged one by one.
     take_over(first, network)
     network.set_weights(
         [(1 - share) * old + share * new for old, new in zip(network.get_weights(), learnt, strict=True)]
     )
-    record = json.loads((run / "config.json").read_text())
     record["averaged"] = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "share": share}
     out.mkdir(parents=True)
     network.save(out / "generator.keras")
     (out / "config.json").write_text(json.dumps(record, indent=2) + "\n")
-    (out / "progress.json").write_bytes((run / "progress.json").read_bytes())
+    (out / "progress.json").write_bytes(progress)
 
 
 def main(argv: list[str]) -> None:

@@ -28,7 +28,7 @@ FLAGS = flags.FLAGS
 FRAMES = 9
 _SIDE = 288
 _LUMA = np.array(image.LUMA_WEIGHTS, np.float32)
-_BEST = 80.0
+_MOST_DB = 80.0
 """What PSNR counts up to, in dB: frames of screens are often coded exactly, and one level in one pixel is no matter."""
 Frames = NDArray[np.uint8]
 
@@ -68,7 +68,7 @@ def gains(
         change = restorer(compressed[None], steps[None])[0] - compressed
         results = [compressed, *(compressed + _held(shown, change, steps, share, luma) for share in shares)]
         wanted, *levels = (image.to_uint8(each @ _LUMA if luma else each) for each in (image.to_float(frame), *results))
-        values = [min(metrics.psnr(wanted, each), _BEST) for each in levels]
+        values = [min(metrics.psnr(wanted, each), _MOST_DB) for each in levels]
         found[index] = np.array(values[1:]) - values[0]
     return found.mean(0)
 

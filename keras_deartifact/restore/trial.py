@@ -37,6 +37,9 @@ def trial(restorer: Restorer, source: files.StrPath, suffix: str, **options: Any
         ValueError: what `restore_video` raises.
         OSError: likewise.
     """
+    if options.get("strength") is None:
+        # Otherwise what is black or drawn would not be put through the network, and any network be fast.
+        options = {**options, "strength": 1.0}
     times: list[float] = []
     started = time.perf_counter()
 
