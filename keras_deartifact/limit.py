@@ -37,10 +37,10 @@ Share = float | tuple[float, float]
 _LUMA = np.array(image.LUMA_WEIGHTS, np.float32)
 
 # 8x8 pixels have an edge if a channel spans so many levels in them. Of such, photographs through x264 leave 0.01 to
-# 0.05 that equal those to the left and above, drawings (`training.drawings`) mostly 0.1 to 0.4; `stills.drawn` looks for
-# the same in stills, by all grids. Those of the 5x5 blocks around count, and the whole frame's as much as one block, less
-# where few of its 8x8 pixels have edges. Bars around a picture are no drawing: what spans fewer levels over all of a
-# side does not count, and neither do the next 8x8 pixels.
+# 0.05 that equal those to the left and above, drawings (`training.drawings`) mostly 0.1 to 0.4; `stills.drawn` looks
+# for the same in stills, by all grids. Those of the 5x5 blocks around count, and the whole frame's as much as one
+# block, less where few of its 8x8 pixels have edges. Bars around a picture are no drawing: what spans fewer levels
+# over all of a side does not count, and neither do the next 8x8 pixels.
 _CELL = 8
 _EDGE = 48
 _EVEN = 0.05, 0.15

@@ -2,8 +2,8 @@
 
     weights = (1 - perception) weights_faithful + perception weights_perceptual
 
-The second one was trained on from the first, or from what that was before, so that what lies between them restores, too,
-and goes from one to the other smoothly, at the cost of one network. LiteRT's files only.
+The second one was trained on from the first, or from what that was before, so that what lies between them restores,
+too, and goes from one to the other smoothly, at the cost of one network. LiteRT's files only.
 
 Reference: Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks", ECCV Workshops 2018,
 section 3.4 (network interpolation).
