@@ -44,9 +44,9 @@ def test_crf_ranges():
     config = VideoConfig(codec_shares=(("h264", 1.0),), bitrate_share=0.0, crf_range=(24, 44), wide_share=0.25)
     values = np.array([settings["crf"] for _, settings in _draws(config)])
     assert (values.min(), values.max()) == config.wide_crf_range
-    # 3/4 lie inside, and of the others those 21 of 31 that happen to.
+    # 3/4 lie inside, and of the others those 21 of 41 that happen to.
     inside = ((values >= 24) & (values <= 44)).mean()
-    assert inside == pytest.approx(0.75 + 0.25 * 21 / 31, abs=0.02)
+    assert inside == pytest.approx(0.75 + 0.25 * 21 / 41, abs=0.02)
     narrow = VideoConfig(codec_shares=(("h265", 1.0),), bitrate_share=0.0, wide_share=0.0, crf_range=(30, 32))
     assert {settings["crf"] for _, settings in _draws(narrow, 200)} == {30, 31, 32}
 
@@ -55,8 +55,8 @@ def test_qscale_range():
     config = VideoConfig(codec_shares=(("mpeg2", 1.0),), bitrate_share=0.0)
     values = np.array([settings["qscale"] for _, settings in _draws(config)])
     assert (values.min(), values.max()) == config.qscale_range
-    # Even in the logarithm: half below the geometric mean, 8.8.
-    assert (values <= 8).mean() == pytest.approx(np.log(8.5 / 3) / np.log(26 / 3), abs=0.035)
+    # Even in the logarithm: half below the geometric mean, 7.2.
+    assert (values <= 7).mean() == pytest.approx(np.log(7.5 / 2) / np.log(26 / 2), abs=0.035)
 
 
 def test_bitrates_follow_the_number_of_pixels():

@@ -11,15 +11,14 @@ already: between the two lies a network that is nearly as good as the better one
 Reference: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
+import keras
 from absl import app, flags
 
-from export.networks import load_network
 from keras_deartifact import models
-from training.runs import take_over
+from training.runs import start_record, take_over
 
 FLAGS = flags.FLAGS
 
@@ -42,8 +41,9 @@ def average(start: Path, run: Path, share: float, out: Path) -> None:
         raise ValueError(f"Expected a share of 0 to 1. Received: share={share}")
     record = json.loads((run / "config.json").read_text())
     progress = (run / "progress.json").read_bytes()
-    network, _ = load_network(run)
-    first, file = load_network(start)
+    record["averaged"] = {**(start_record(start) or {}), "share": share}
+    network = keras.models.load_model(run / "generator.keras", compile=False)
+    first = keras.models.load_model(start, compile=False)
     if isinstance(network, models.QualityPredictor):
         raise ValueError(f"Expected a generator's run. Received: a quality predictor's, {run}")
     learnt = network.get_weights()
@@ -52,7 +52,6 @@ def average(start: Path, run: Path, share: float, out: Path) -> None:
     network.set_weights(
         [(1 - share) * old + share * new for old, new in zip(network.get_weights(), learnt, strict=True)]
     )
-    record["averaged"] = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "share": share}
     out.mkdir(parents=True)
     network.save(out / "generator.keras")
     (out / "config.json").write_text(json.dumps(record, indent=2) + "\n")
