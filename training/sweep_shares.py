@@ -74,10 +74,10 @@ def gains(
 
 
 def _held(
-    shown: Frames, change: NDArray[np.float32], steps: NDArray[np.float32], share: limit.Share, is_video: bool
+    shown: Frames, change: NDArray[np.float32], steps: NDArray[np.float32], share: limit.Share, luma: bool
 ) -> NDArray[np.float32]:
     """As much of a change as `restore` takes: of a video, whose share is one number, less where it was drawn."""
-    if not is_video or isinstance(share, tuple) or share == np.inf:
+    if not luma or isinstance(share, tuple) or share == np.inf:
         return limit.held(image.to_float(shown), change, steps, share)
     return limit.limited(change, steps, limit.shares(shown, steps, share))
 

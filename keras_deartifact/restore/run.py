@@ -33,14 +33,14 @@ class _Decoded(NamedTuple):
 
     `pictures` are the frame, or its two fields; `images` the same, each `(1, rows, columns, 3)`, padded to a multiple
     of 16: float32, or uint8 where a frame is so large that it goes through the network in tiles. `quantiser_map` is
-    that of each picture, and `shares` what `limit.shares` makes of it; None where a strength was asked for.
+    that of each picture, and `shares` are theirs by `limit.shares`, each None where a strength was asked for.
     """
 
     frame: av.VideoFrame
     pictures: tuple[av.VideoFrame, ...]
     images: list[npt.NDArray[Any]]
     quantiser_map: Floats
-    shares: list[Floats] | None
+    shares: list[Floats | None]
     note: Note
 
 
@@ -222,9 +222,8 @@ class Run:
         rgb = [image.pad_to_multiple(colour.to_rgb(each), image.GRID)[None] for each in pictures]
         images = list(map(image.to_float, rgb)) if _is_small(here.width, here.height) else rgb
         quantiser_map, prediction = maps.of(here, pictures, look)
-        shares = None
-        if self._plan.options.strength is None:
-            shares = [limit.shares(each[0], quantiser_map, self._share) for each in rgb]
+        held = self._plan.options.strength is None
+        shares = [limit.shares(each[0], quantiser_map, self._share) if held else None for each in rgb]
         broken = None
         if frame.fault is not None:
             seconds = float((here.pts or 0) * Fraction(here.time_base or 1))
@@ -238,9 +237,9 @@ class Run:
         """Puts a frame through the network, of an interlaced one each field, unless nothing may change."""
         changes = [
             np.zeros(each.shape[1:], np.float32)
-            if item.shares is not None and not item.shares[index].any()
+            if shares is not None and not shares.any()
             else corrections(self._restorer, each, item.quantiser_map[None])[0]
-            for index, each in enumerate(item.images)
+            for each, shares in zip(item.images, item.shares, strict=True)
         ]
         self._done += 1
         if self._progress is not None:
@@ -250,9 +249,9 @@ class Run:
     def _corrected(self, item: _Restored) -> tuple[av.VideoFrame, av.VideoFrame, Note]:
         """The decoded frame with what the network changed; and what else `Segments.write` takes."""
         decoded, corrected, strength = item.decoded, [], self._plan.options.strength
-        for index, (picture, correction) in enumerate(zip(decoded.pictures, item.corrections, strict=True)):
-            if decoded.shares is not None:
-                correction = limit.limited(correction, decoded.quantiser_map, decoded.shares[index], out=correction)
+        for picture, correction, shares in zip(decoded.pictures, item.corrections, decoded.shares, strict=True):
+            if shares is not None:
+                correction = limit.limited(correction, decoded.quantiser_map, shares, out=correction)
             elif strength is not None and strength != 1.0:
                 correction *= np.float32(strength)
             corrected.append(colour.add_correction(picture, correction[: picture.height, : picture.width]))
